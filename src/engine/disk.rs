@@ -1,0 +1,378 @@
+//! Plain file operations, blocking, one system call each. Run on a pool thread, never on a runtime thread.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
+
+use crate::sync::note_disk_work;
+
+/// What an entry of a directory is, symbolic links not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link, a device, a socket, …
+    Other,
+}
+
+/// What `lstat` or `stat` says about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMeta {
+    /// File, directory or something else.
+    pub kind: FileKind,
+    /// `st_size`.
+    pub size_bytes: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, to tell whether two paths lie on one file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of names; 0 for a removed file or directory that is still open.
+    pub nlink: u64,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name; entries that are not UTF-8 are left out by [`Disk::read_dir`], since no name of a datastore is.
+    pub name: String,
+    /// What it is, from `d_type` or `lstat`.
+    pub kind: FileKind,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// Space of the file system below a path, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsUsage {
+    /// All there is.
+    pub total: u64,
+    /// In use by anybody.
+    pub used: u64,
+    /// Free for an ordinary user.
+    pub avail: u64,
+}
+
+/// Whether others may hold a lock too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Several holders.
+    Shared,
+    /// One holder.
+    Exclusive,
+}
+
+/// What a POSIX record lock on a whole file becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordLock {
+    /// `F_RDLCK`.
+    Shared,
+    /// `F_WRLCK`.
+    Exclusive,
+    /// `F_UNLCK`.
+    Unlocked,
+}
+
+/// What a sync makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncScope {
+    /// `fdatasync`: the bytes and the size.
+    Data,
+    /// `fsync`: also mode, owner and times.
+    All,
+}
+
+/// An open file of a datastore.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: std::fs::File,
+}
+
+/// The disk of this machine. The simulated one joins it as a second variant.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    _private: (),
+}
+
+fn meta_of(m: &std::fs::Metadata) -> FileMeta {
+    FileMeta {
+        kind: kind_of(m.file_type()),
+        size_bytes: m.len(),
+        mode: m.mode() & 0o7777,
+        uid: m.uid(),
+        gid: m.gid(),
+        dev: m.dev(),
+        ino: m.ino(),
+        nlink: m.nlink(),
+    }
+}
+
+fn kind_of(t: std::fs::FileType) -> FileKind {
+    if t.is_file() {
+        FileKind::File
+    } else if t.is_dir() {
+        FileKind::Dir
+    } else {
+        FileKind::Other
+    }
+}
+
+impl Disk {
+    /// The disk that the kernel shows.
+    pub fn real() -> Self {
+        Self::default()
+    }
+
+    /// Opens a regular file for reading, `O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK` (a FIFO put in place of a file does not hang us).
+    pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
+        note_disk_work("open");
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        Ok(DiskFile { file })
+    }
+
+    /// Opens for reading and writing, creating an empty file of `mode & ~umask` where none is.
+    pub fn open_or_create(&self, path: &Path, mode: u32) -> io::Result<DiskFile> {
+        note_disk_work("open");
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOFOLLOW);
+        Ok(DiskFile { file: options.open(path)? })
+    }
+
+    /// Makes a file that must not exist yet, open for reading and writing.
+    pub fn create_new(&self, path: &Path, mode: u32) -> io::Result<DiskFile> {
+        note_disk_work("create");
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(mode);
+        Ok(DiskFile { file: options.open(path)? })
+    }
+
+    /// A directory's descriptor, `O_DIRECTORY | O_CLOEXEC`.
+    pub fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        note_disk_work("open");
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+    }
+
+    /// A whole file, at most `max_bytes` long; a longer one is `InvalidData` and is not read.
+    pub fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path)?;
+        let meta = file.meta()?;
+        if meta.kind != FileKind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        if meta.size_bytes > max_bytes {
+            let text = format!("file has {} bytes, more than the {max_bytes} it may have", meta.size_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let size = usize::try_from(meta.size_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut bytes = vec![0; size];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// What a path names, symbolic links not followed.
+    pub fn lstat(&self, path: &Path) -> io::Result<FileMeta> {
+        note_disk_work("lstat");
+        Ok(meta_of(&std::fs::symlink_metadata(path)?))
+    }
+
+    /// What a path leads to, symbolic links followed.
+    pub fn stat(&self, path: &Path) -> io::Result<FileMeta> {
+        note_disk_work("stat");
+        Ok(meta_of(&std::fs::metadata(path)?))
+    }
+
+    /// All entries in the order that the directory gives them, without `.` and `..`.
+    pub fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        note_disk_work("readdir");
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().into_string().ok() else { continue };
+            let kind = match entry.file_type() {
+                Ok(t) => kind_of(t),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            entries.push(DirEntry { name, kind, ino: std::os::unix::fs::DirEntryExt::ino(&entry) });
+        }
+        Ok(entries)
+    }
+
+    /// `mkdir` with `mode & ~umask`; fails if the name is taken.
+    pub fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        note_disk_work("mkdir");
+        std::fs::DirBuilder::new().mode(mode).create(path)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, path: &Path) -> io::Result<()> {
+        note_disk_work("rmdir");
+        std::fs::remove_dir(path)
+    }
+
+    /// Removes a file's name.
+    pub fn unlink(&self, path: &Path) -> io::Result<()> {
+        note_disk_work("unlink");
+        std::fs::remove_file(path)
+    }
+
+    /// Removes a directory and all below it, symbolic links not followed.
+    pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        for entry in self.read_dir(path)? {
+            let below = path.join(&entry.name);
+            match entry.kind {
+                FileKind::Dir => self.remove_tree(&below)?,
+                FileKind::File | FileKind::Other => match self.unlink(&below) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                },
+            }
+        }
+        self.rmdir(path)
+    }
+
+    /// Gives a file its final name, replacing what had it. Atomic.
+    #[expect(clippy::disallowed_methods, reason = "the home of rename")]
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        note_disk_work("rename");
+        std::fs::rename(from, to)
+    }
+
+    /// Sets the access time to now and leaves the rest, symbolic links not followed (spec 01 §6.3).
+    pub fn touch(&self, path: &Path) -> io::Result<()> {
+        note_disk_work("utimensat");
+        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = Timestamps { last_access: now, last_modification: keep };
+        Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets permission bits of a path, umask ignored.
+    pub fn chmod(&self, path: &Path, mode: u32) -> io::Result<()> {
+        note_disk_work("chmod");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    }
+
+    /// Sets owner and group of a path, symbolic links not followed.
+    pub fn chown(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+        note_disk_work("chown");
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+    }
+
+    /// Makes the entries of a directory durable.
+    pub fn fsync_dir(&self, path: &Path) -> io::Result<()> {
+        let dir = self.open_dir(path)?;
+        note_disk_work("fsync");
+        Ok(rustix::fs::fsync(dir)?)
+    }
+
+    /// Makes everything of the file system below `path` durable.
+    pub fn syncfs(&self, path: &Path) -> io::Result<()> {
+        let dir = self.open_dir(path)?;
+        note_disk_work("syncfs");
+        Ok(rustix::fs::syncfs(dir)?)
+    }
+
+    /// Space of the file system below `path`.
+    pub fn usage(&self, path: &Path) -> io::Result<FsUsage> {
+        note_disk_work("statvfs");
+        let s = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
+        Ok(FsUsage {
+            total: bytes(s.f_blocks),
+            used: bytes(s.f_blocks.saturating_sub(s.f_bfree)),
+            avail: bytes(s.f_bavail),
+        })
+    }
+
+    /// The magic number of the file system below `path` (`statfs(2)`, field `f_type`).
+    pub fn fs_magic(&self, path: &Path) -> io::Result<u64> {
+        note_disk_work("statfs");
+        let s = rustix::fs::statfs(path)?;
+        Ok(u64::from_ne_bytes(i64::from(s.f_type).to_ne_bytes()))
+    }
+}
+
+impl DiskFile {
+    /// What `fstat` says.
+    pub fn meta(&self) -> io::Result<FileMeta> {
+        note_disk_work("fstat");
+        Ok(meta_of(&self.file.metadata()?))
+    }
+
+    /// Up to `buf.len()` bytes at `offset`; 0 at the end of the file.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        note_disk_work("pread");
+        self.file.read_at(buf, offset)
+    }
+
+    /// Exactly `buf.len()` bytes at `offset`; a shorter file is `UnexpectedEof`.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        note_disk_work("pread");
+        self.file.read_exact_at(buf, offset)
+    }
+
+    /// All of `buf` at `offset`.
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        note_disk_work("pwrite");
+        self.file.write_all_at(buf, offset)
+    }
+
+    /// Cuts or extends with zeros.
+    pub fn set_len(&self, size_bytes: u64) -> io::Result<()> {
+        note_disk_work("ftruncate");
+        self.file.set_len(size_bytes)
+    }
+
+    /// Sets permission bits, umask ignored.
+    pub fn chmod(&self, mode: u32) -> io::Result<()> {
+        note_disk_work("fchmod");
+        self.file.set_permissions(std::fs::Permissions::from_mode(mode))
+    }
+
+    /// Makes the file durable, not its name: see [`Disk::fsync_dir`].
+    pub fn sync(&self, scope: SyncScope) -> io::Result<()> {
+        note_disk_work("fsync");
+        match scope {
+            SyncScope::Data => self.file.sync_data(),
+            SyncScope::All => self.file.sync_all(),
+        }
+    }
+
+    /// `flock(2)` without waiting; `WouldBlock` when somebody holds it.
+    pub fn try_flock(&self, mode: LockMode) -> io::Result<()> {
+        try_flock(&self.file, mode)
+    }
+
+    /// Changes this process's record lock on the whole file, without waiting; `WouldBlock` or `PermissionDenied` when
+    /// another process holds it. Mind the trap of record locks: closing ANY descriptor of the file drops it (spec 01 §4.1).
+    pub fn try_record_lock(&self, lock: RecordLock) -> io::Result<()> {
+        let operation = match lock {
+            RecordLock::Shared => FlockOperation::NonBlockingLockShared,
+            RecordLock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+            RecordLock::Unlocked => FlockOperation::NonBlockingUnlock,
+        };
+        Ok(rustix::fs::fcntl_lock(&self.file, operation)?)
+    }
+}
+
+/// `flock(2)` without waiting on any descriptor, a directory's too; `WouldBlock` when somebody holds it.
+pub fn try_flock(fd: impl AsFd, mode: LockMode) -> io::Result<()> {
+    let operation = match mode {
+        LockMode::Shared => FlockOperation::NonBlockingLockShared,
+        LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    Ok(rustix::fs::flock(fd, operation)?)
+}

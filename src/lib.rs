@@ -1,0 +1,6 @@
+//! Ringvault.
+pub mod clock;
+pub mod engine;
+pub mod error;
+pub mod sync;
+pub mod types;
