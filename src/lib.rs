@@ -3,5 +3,7 @@ pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod http;
 pub mod sync;
+pub mod task;
 pub mod types;
