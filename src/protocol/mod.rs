@@ -1,0 +1,2 @@
+//! The wire of the backup and reader protocols without a socket. Pure.
+pub mod presence;
