@@ -271,10 +271,7 @@ mod tests {
             assert_eq!(BackupEndpoint::of(method, path), None, "{method} {path}");
         }
         assert_eq!(BackupEndpoint::of("GET", ""), Some(BackupEndpoint::Root));
-        assert_eq!(
-            BackupEndpoint::of("PUT", "/dynamic_index"),
-            Some(BackupEndpoint::Append(WriterKind::Dynamic))
-        );
+        assert_eq!(BackupEndpoint::of("PUT", "/dynamic_index"), Some(BackupEndpoint::Append(WriterKind::Dynamic)));
         for name in ReaderEndpoint::SUBDIRS {
             assert!(ReaderEndpoint::of("GET", &format!("/{name}")).is_some(), "{name}");
             assert_eq!(ReaderEndpoint::of("POST", &format!("/{name}")), None, "{name}");

@@ -63,6 +63,9 @@ impl Layout {
     }
 }
 
+/// Longest image: 256 TiB, an index of 2 GiB.
+pub const IMAGE_BYTES_MAX: u64 = 256 << 40;
+
 /// Slots of a fixed index over `size_bytes`.
 pub fn slot_count(size_bytes: u64) -> u64 {
     size_bytes.div_ceil(u64::from(FIXED_CHUNK_BYTES))
@@ -78,6 +81,26 @@ struct Writer {
     in_flight: u32,
     stats: UploadStats,
     short_uploads: u64,
+    filled: Bitmap,
+}
+
+/// Which slots of a fixed index were filled: one bit each, as far as the last filled one, 8 MiB for [`IMAGE_BYTES_MAX`].
+#[derive(Debug, Default)]
+struct Bitmap {
+    words: Vec<u64>,
+    count: u64,
+}
+
+impl Bitmap {
+    fn set(&mut self, slot: u64) {
+        let Ok(word) = usize::try_from(slot / 64) else { return };
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let bit = 1 << (slot % 64);
+        self.count += u64::from(self.words[word] & bit == 0);
+        self.words[word] |= bit;
+    }
 }
 
 /// Where the chunks of an append go.
@@ -92,6 +115,16 @@ pub enum Entries {
         /// End of the chunk in the stream, and the chunk.
         entries: Vec<(u64, Digest)>,
     },
+}
+
+impl Entries {
+    fn slots(&self) -> impl Iterator<Item = u64> + '_ {
+        let slots = match self {
+            Self::Fixed(entries) => entries.as_slice(),
+            Self::Dynamic { .. } => &[],
+        };
+        slots.iter().map(|(slot, _)| *slot)
+    }
 }
 
 /// An append that may happen once its chunks have been seen. Commit it, or cancel it.
@@ -122,6 +155,8 @@ pub struct ClosedWriter {
     pub appended: u64,
     /// Chunks sent for it.
     pub stats: UploadStats,
+    /// Slots of a fixed index that no chunk was put into; of a copied one, none.
+    pub unfilled_slots: u64,
 }
 
 impl ClosedWriter {
@@ -165,7 +200,8 @@ impl Writers {
         self.given += 1;
         let wid = WriterId::new(u64::from(self.given)).expect("begin_create keeps below the limit");
         let stats = UploadStats::default();
-        let writer = Writer { archive, layout, appended: 0, in_flight: 0, stats, short_uploads: 0 };
+        let filled = Bitmap::default();
+        let writer = Writer { archive, layout, appended: 0, in_flight: 0, stats, short_uploads: 0, filled };
         self.open.insert(wid, writer);
         wid
     }
@@ -173,6 +209,11 @@ impl Writers {
     /// The number was not needed.
     pub fn create_failed(&mut self) {
         self.creating -= 1;
+    }
+
+    /// Name of the index of a writer, if that is open.
+    pub fn archive_of(&self, wid: WriterId) -> Option<&ArchiveName> {
+        self.open.get(&wid).map(|writer| &writer.archive)
     }
 
     /// Whether an index is open, or about to be.
@@ -242,7 +283,8 @@ impl Writers {
             return Err(no_such_chunk(first));
         }
         let writer = self.get(*kind, *wid)?;
-        let sized = |digest: &Digest| size_of(digest).map(|s| u64::from(s.bytes())).ok_or_else(|| no_such_chunk(digest));
+        let sized =
+            |digest: &Digest| size_of(digest).map(|s| u64::from(s.bytes())).ok_or_else(|| no_such_chunk(digest));
         let (entries, start, end) = match writer.layout {
             Layout::Fixed { size_bytes, .. } => {
                 let mut entries = Vec::with_capacity(digests.len());
@@ -291,8 +333,9 @@ impl Writers {
         if let Some(writer) = self.open.get_mut(&plan.wid) {
             writer.in_flight -= 1;
             writer.appended += plan.count();
-            if let Layout::Dynamic { end } = &mut writer.layout {
-                *end = plan.end;
+            match &mut writer.layout {
+                Layout::Dynamic { end } => *end = plan.end,
+                Layout::Fixed { .. } => plan.entries.slots().for_each(|slot| writer.filled.set(slot)),
             }
         }
     }
@@ -316,9 +359,13 @@ impl Writers {
             let text = format!("{kind} writer '{archive}' close failed - {running} appends are still running");
             return Err(Error::invalid(text));
         }
-        let Some(writer) = self.open.remove(wid) else { return Err(Error::invalid("writer vanished")) };
-        let Writer { archive, layout, appended, stats, .. } = writer;
-        let closed = ClosedWriter { wid: *wid, archive, layout, appended, stats };
+        let writer = self.open.remove(wid).expect("was there a moment ago");
+        let Writer { archive, layout, appended, stats, filled, .. } = writer;
+        let unfilled_slots = match layout {
+            Layout::Fixed { size_bytes, incremental: false } => slot_count(size_bytes) - filled.count,
+            Layout::Fixed { .. } | Layout::Dynamic { .. } => 0,
+        };
+        let closed = ClosedWriter { wid: *wid, archive, layout, appended, stats, unfilled_slots };
         Ok(match close_fault(&closed, request) {
             None => Ok(closed),
             Some(fault) => {
@@ -350,8 +397,11 @@ impl AppendPlan {
 
 /// What is wrong with the client's count or size. The csum is compared when the file has been read.
 fn close_fault(closed: &ClosedWriter, said: &Close) -> Option<String> {
-    let count = |ours: u64| (ours != said.chunk_count).then(|| format!("unexpected chunk count ({ours} != {})", said.chunk_count));
-    let size = |ours: u64| (ours != said.size_bytes).then(|| format!("unexpected file size ({ours} != {})", said.size_bytes));
+    let count = |ours: u64| {
+        (ours != said.chunk_count).then(|| format!("unexpected chunk count ({ours} != {})", said.chunk_count))
+    };
+    let size =
+        |ours: u64| (ours != said.size_bytes).then(|| format!("unexpected file size ({ours} != {})", said.size_bytes));
     match closed.layout {
         Layout::Dynamic { end } => count(closed.appended).or_else(|| size(end)),
         Layout::Fixed { incremental: true, .. } => count(closed.appended),
@@ -371,7 +421,7 @@ fn fixed_slot(offset: u64, size: u64, image_bytes: u64) -> Result<u64> {
     if size > chunk_bytes || (size != chunk_bytes && end != image_bytes) {
         return Err(Error::invalid(format!("chunk with unexpected length ({size} != {chunk_bytes}")));
     }
-    if offset % chunk_bytes != 0 {
+    if !offset.is_multiple_of(chunk_bytes) {
         return Err(Error::invalid(format!("got unaligned chunk (pos = {offset})")));
     }
     Ok(offset / chunk_bytes)
