@@ -4,6 +4,7 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod http;
+pub mod store;
 pub mod sync;
 pub mod task;
 pub mod types;
