@@ -16,6 +16,7 @@ mod adaptive;
 mod counters;
 mod disk;
 mod driver;
+mod fault;
 mod handle;
 mod plain;
 mod pool;
@@ -28,6 +29,7 @@ mod work_queue;
 
 pub use counters::EngineCounters;
 pub use disk::{DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, try_flock};
+pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};
 pub use pool::ComputePool;
 pub use stat::{Class, EngineChoice, EngineConfig, FileStat, StatBatch, StatName, StatReply, StatResult};
