@@ -2,5 +2,10 @@
 pub mod clock;
 pub mod engine;
 pub mod error;
+pub mod format;
+pub mod http;
+pub mod protocol;
+pub mod store;
 pub mod sync;
+pub mod task;
 pub mod types;

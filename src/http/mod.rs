@@ -1,0 +1,4 @@
+//! The daemon's face: sockets, TLS, the table of calls, parameters in, answers out.
+
+pub mod params;
+pub mod reply;

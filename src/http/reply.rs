@@ -1,0 +1,181 @@
+//! What goes back: bodies, content types, and the one map from error to status.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::params::ParamErrors;
+use crate::error::{Error, Kind, Result};
+
+/// A body, whole or streamed. An error in the middle of a stream cuts the answer off, so that the client sees it.
+pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// An answer.
+pub type Response = http::Response<Body>;
+
+/// The type of every answer of the API, errors included (recorded).
+pub const JSON: &str = "application/json;charset=UTF-8";
+
+/// The type of raw file contents.
+pub const OCTET_STREAM: &str = "application/octet-stream";
+
+/// How an answer is dressed, the second component of the path: `/api2/json`, `/api2/extjs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `{"data":…}`, errors as plain text with their status.
+    Json,
+    /// Always status 200, success and errors inside.
+    ExtJs,
+}
+
+/// A successful result: the value under `data`, and what stands beside it (`total`, `digest`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Under `data`.
+    pub data: Value,
+    /// Beside `data`.
+    pub attributes: Vec<(&'static str, Value)>,
+}
+
+impl Outcome {
+    /// `value` under `data`.
+    pub fn of(value: impl Serialize) -> Result<Self> {
+        let data = serde_json::to_value(value)
+            .map_err(|e| Error::new(Kind::Io, "the answer cannot be written as JSON").with_source(e))?;
+        Ok(Self { data, attributes: Vec::new() })
+    }
+
+    /// `{"data":null}`.
+    pub fn null() -> Self {
+        Self::default()
+    }
+}
+
+/// A whole body.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response {
+    with_body(status, None, full(Bytes::new()))
+}
+
+/// A whole text.
+pub fn text(status: StatusCode, content_type: Option<&'static str>, text: impl Into<Bytes>) -> Response {
+    with_body(status, content_type, full(text))
+}
+
+/// An answer with its parts named.
+pub fn with_body(status: StatusCode, content_type: Option<&'static str>, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    if let Some(content_type) = content_type {
+        set_header(&mut response, header::CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// Sets one header to a constant.
+pub fn set_header(response: &mut Response, name: HeaderName, value: &'static str) {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+}
+
+/// `{"data": value}` with status 200.
+pub fn data(value: impl Serialize) -> Result<Response> {
+    Ok(outcome(Format::Json, Outcome::of(value)?))
+}
+
+/// A raw stream with status 200.
+pub fn octet_stream(body: Body) -> Response {
+    with_body(StatusCode::OK, Some(OCTET_STREAM), body)
+}
+
+/// A successful result in its dress.
+pub fn outcome(format: Format, outcome: Outcome) -> Response {
+    let mut object = serde_json::Map::new();
+    object.insert("data".to_owned(), outcome.data);
+    object.extend(outcome.attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    if format == Format::ExtJs {
+        object.insert("status".to_owned(), json!(200));
+        object.insert("success".to_owned(), json!(true));
+    }
+    text(StatusCode::OK, Some(JSON), Value::Object(object).to_string())
+}
+
+/// What an error means to the client.
+pub fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Denied => StatusCode::FORBIDDEN,
+        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Kind::Busy | Kind::Invalid | Kind::Corrupt | Kind::Io | Kind::Closed => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// A refused or failed call: its text, typed as JSON although it is not (recorded).
+pub fn error(format: Format, error: &Error) -> Response {
+    match format {
+        Format::Json => text(status(error.kind()), Some(JSON), error.to_string()),
+        Format::ExtJs => extjs_error(status(error.kind()), error.to_string(), json!({})),
+    }
+}
+
+/// An error outside the API, or of the HTTP/2 parameter check: without a content type (recorded).
+pub fn untyped_error(error: &Error) -> Response {
+    text(status(error.kind()), None, error.to_string())
+}
+
+/// Wrong parameters of a REST call.
+pub fn param_errors(format: Format, errors: &ParamErrors) -> Response {
+    match (format, errors) {
+        (Format::ExtJs, ParamErrors::Wrong(list)) => {
+            extjs_error(StatusCode::BAD_REQUEST, "parameter verification errors".to_owned(), json!(list))
+        }
+        _ => error(format, &errors.clone().into()),
+    }
+}
+
+fn extjs_error(status: StatusCode, message: String, errors: Value) -> Response {
+    let body = json!({ "success": false, "status": status.as_u16(), "message": message, "errors": errors });
+    text(StatusCode::OK, Some(JSON), body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shown(response: Response) -> (u16, String) {
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_dresses() {
+        let version = || Outcome::of(json!({"version": "3.2"})).unwrap();
+        assert_eq!(shown(outcome(Format::Json, version())).await, (200, r#"{"data":{"version":"3.2"}}"#.into()));
+        assert_eq!(
+            shown(outcome(Format::ExtJs, version())).await,
+            (200, r#"{"data":{"version":"3.2"},"status":200,"success":true}"#.into())
+        );
+        let denied = Error::denied("permission check failed");
+        assert_eq!(shown(error(Format::Json, &denied)).await, (403, "permission check failed".into()));
+        assert_eq!(
+            shown(error(Format::ExtJs, &denied)).await,
+            (200, r#"{"errors":{},"message":"permission check failed","status":403,"success":false}"#.into())
+        );
+        let wrong = ParamErrors::one("a", "bad");
+        assert_eq!(
+            shown(param_errors(Format::ExtJs, &wrong)).await,
+            (
+                200,
+                r#"{"errors":{"a":"bad"},"message":"parameter verification errors","status":400,"success":false}"#
+                    .into()
+            )
+        );
+    }
+}

@@ -1,0 +1,17 @@
+//! Tasks: what the daemon does for somebody, with a name, a log and a result (spec 05 §6).
+//!
+//! A [`Registry`] belongs to a data directory. A [`Task`] logs lines that never block who logs them: one thread writes
+//! the files of all tasks, and lines that it cannot take in time are counted and left out.
+//!
+//! ```text
+//! tasks/XX/UPID   log lines, the last one says how it ended      XX = low byte of the daemon's start time
+//! tasks/active    one UPID a line: running ones
+//! tasks/archive   `UPID endtime(%08X) status`, oldest first
+//! ```
+
+mod entry;
+mod registry;
+mod writer;
+
+pub use entry::{TaskStatus, log_line};
+pub use registry::{Registry, Task};
