@@ -1,4 +1,5 @@
 //! Ringvault.
+pub mod auth;
 pub mod clock;
 pub mod engine;
 pub mod error;
