@@ -5,7 +5,9 @@
 //! start. Nothing else in the crate makes a system call about files of a datastore.
 
 mod disk;
+mod fault;
 mod stat;
 
 pub use disk::{DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, try_flock};
+pub use fault::Fault;
 pub use stat::{Class, Engine, EngineChoice, EngineConfig, EngineCounters, FileStat, StatBatch, StatName, StatReply};

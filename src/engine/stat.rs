@@ -141,8 +141,13 @@ pub struct Engine {
 impl Engine {
     /// Starts the threads of an engine for the datastore `name` and says which one it became.
     pub fn start(name: &str, config: &EngineConfig) -> Result<Self> {
+        Self::start_on(name, config, Disk::real())
+    }
+
+    /// As [`Self::start`], with `disk` for what [`Self::run`] does (tests inject faults with it).
+    pub fn start_on(name: &str, config: &EngineConfig, disk: Disk) -> Result<Self> {
         let _ = (name, config);
-        Ok(Self { disk: Disk::real() })
+        Ok(Self { disk })
     }
 
     /// `uring`, `threads` or `sync`.
@@ -167,6 +172,13 @@ impl Engine {
         let (tx, rx) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tx.send(work(&disk)));
         rx.await.map_err(|_| Error::closed("file work was cut off"))
+    }
+
+    /// Gives blocking file work to the pool and does not wait for it: what a `Drop` does, which cannot wait. It needs no place in
+    /// the queue and no runtime. Work given after the shutdown is dropped undone.
+    pub fn detach(&self, work: impl FnOnce(&Disk) + Send + 'static) {
+        let disk = self.disk.clone();
+        std::thread::spawn(move || work(&disk));
     }
 
     /// Makes all checks of a batch. A dropped future does not stop them, only the answer is lost.

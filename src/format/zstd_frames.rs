@@ -1,0 +1,88 @@
+//! Compression of one buffer, and decompression into a bounded one. Pure.
+
+use std::io::Cursor;
+
+use zstd::zstd_safe;
+use zstd_safe::zstd_sys::ZSTD_ErrorCode;
+
+use crate::error::{Error, Result};
+
+/// Level of everything that is written (spec 02 §1): on the hosts this is made for, disk and network are slower than
+/// level 1, and the processor is not to spare.
+const LEVEL: i32 = 1;
+
+/// The text of the original for input that ends inside a frame.
+const INCOMPLETE: &str = "incomplete frame";
+
+/// `head`, then `plain` as one frame; `None` unless that frame is shorter than `plain`.
+///
+/// The output has no room for a longer frame, so data that does not shrink is found out without a larger buffer.
+pub(super) fn compress_after(head: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+    let frame_bytes_max = plain.len().checked_sub(1)?;
+    let mut out = Vec::with_capacity(head.len() + frame_bytes_max);
+    out.extend_from_slice(head);
+    let mut out = Cursor::new(out);
+    out.set_position(u64::try_from(head.len()).ok()?);
+    let frame_bytes = zstd_safe::compress(&mut out, plain, LEVEL).ok()?;
+    // An allocator may have given more capacity than was asked for.
+    (frame_bytes <= frame_bytes_max).then(|| out.into_inner())
+}
+
+/// Plaintext of all frames of `frames`, which must end with the last one.
+///
+/// No more than `plain_bytes_max` bytes are ever written or allocated, whatever the frames declare. The decoder works
+/// straight in the output, so a frame that asks for a huge window gets none.
+pub(super) fn decompress(frames: &[u8], plain_bytes_max: usize) -> Result<Vec<u8>> {
+    if frames.is_empty() {
+        return Err(Error::corrupt(INCOMPLETE));
+    }
+    let too_long = || Error::corrupt(format!("compressed data is longer than {plain_bytes_max} bytes"));
+    let capacity = match declared_bytes(frames) {
+        Some(declared) if declared > plain_bytes_max => return Err(too_long()),
+        Some(declared) => declared,
+        None => plain_bytes_max,
+    };
+    let mut plain = Vec::with_capacity(capacity);
+    match zstd_safe::decompress(&mut plain, frames) {
+        Ok(_) => Ok(plain),
+        Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) => Err(too_long()),
+        Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_srcSize_wrong) => {
+            Err(Error::corrupt(what_is_wrong_with(frames)))
+        }
+        Err(code) => Err(Error::corrupt(zstd_safe::get_error_name(code))),
+    }
+}
+
+/// Plaintext length that the headers of all frames declare together; `None` if one of them does not say.
+pub(super) fn declared_bytes(frames: &[u8]) -> Option<usize> {
+    // Frames whose headers cannot be read are left to the decoder, which says what is wrong.
+    let mut rest = frames;
+    let mut total: usize = 0;
+    while !rest.is_empty() {
+        let declared = zstd_safe::get_frame_content_size(rest).ok()??;
+        total = total.checked_add(usize::try_from(declared).ok()?)?;
+        rest = after_frame(rest).ok()?;
+    }
+    Some(total)
+}
+
+/// What comes after the first frame of `frames`; shorter than `frames`.
+fn after_frame(frames: &[u8]) -> Result<&[u8], zstd_safe::ErrorCode> {
+    let bytes = zstd_safe::find_frame_compressed_size(frames)?;
+    Ok(frames.get(bytes.max(1)..).unwrap_or_default())
+}
+
+/// Tells apart a frame that is cut off and bytes that are none: the decoder has one error for both.
+fn what_is_wrong_with(frames: &[u8]) -> &'static str {
+    let mut rest = frames;
+    while !rest.is_empty() {
+        match after_frame(rest) {
+            Ok(tail) => rest = tail,
+            Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_prefix_unknown) => {
+                return zstd_safe::get_error_name(code);
+            }
+            Err(_) => break,
+        }
+    }
+    INCOMPLETE
+}
