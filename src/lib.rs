@@ -5,6 +5,7 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod http;
+pub mod protocol;
 pub mod store;
 pub mod sync;
 pub mod task;
