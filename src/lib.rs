@@ -1,6 +1,7 @@
 //! Ringvault.
 pub mod auth;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod format;
