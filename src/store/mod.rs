@@ -19,6 +19,7 @@ mod chunk_store;
 pub mod collision;
 mod datastore;
 mod file_reader;
+mod gc_status;
 mod index_read;
 mod index_write;
 pub mod layout;
