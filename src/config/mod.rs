@@ -10,9 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::engine::{EngineChoice, EngineConfig};
 use crate::error::{Error, Result};
-use crate::store::{CheckSwitches, DatastoreConfig, SyncLevel};
+use crate::types::DatastoreName;
 use raw::{RawConfig, RawSection, Source};
 pub use schema::{Key, Kind, SECTIONS, Section, first_file, reference};
 
@@ -21,8 +20,8 @@ pub use schema::{Key, Kind, SECTIONS, Section, first_file, reference};
 pub struct Config {
     /// How clients reach the daemon.
     pub server: ServerSection,
-    /// What it keeps, each with its engine.
-    pub datastores: Vec<(DatastoreConfig, EngineConfig)>,
+    /// What it keeps.
+    pub datastores: Vec<DatastoreSection>,
     /// Directory of the task logs.
     pub tasks_dir: PathBuf,
 }
@@ -50,23 +49,48 @@ pub struct ServerSection {
     pub compute_threads: usize,
 }
 
+/// `[[datastore]]`.
+#[derive(Clone, Debug)]
+pub struct DatastoreSection {
+    /// Unique in the file.
+    pub name: DatastoreName,
+    /// Unique in the file too.
+    pub path: PathBuf,
+    /// A line for listings.
+    pub comment: Option<String>,
+    /// `none`, `file` or `filesystem`.
+    pub sync_level: String,
+    /// Known-chunk checks: append, finish, preflight.
+    pub checks: (bool, bool, bool),
+    /// `auto`, `uring`, `threads` or `sync`.
+    pub engine: String,
+    /// Presence checks in flight.
+    pub workers: u32,
+    /// Threads for file work.
+    pub io_threads: usize,
+    /// Owner and group of new objects.
+    pub owner: Option<(u32, u32)>,
+    /// Where manifest locks lie.
+    pub manifest_lock_dir: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads a file's text. `name` is how errors call the file; relative paths start at `data_dir`.
     pub fn parse(text: &str, name: &str, data_dir: &Path) -> Result<Self> {
         let raw = RawConfig::parse(Source { name, text })?;
-        let mut datastores: Vec<(DatastoreConfig, EngineConfig)> = Vec::new();
+        let mut datastores: Vec<DatastoreSection> = Vec::new();
         for section in raw.sections("datastore") {
-            let (store, engine) = datastore(section, raw.source(), data_dir)?;
-            if datastores.iter().any(|(other, _)| other.name == store.name) {
+            let store = datastore(section, raw.source(), data_dir)?;
+            if datastores.iter().any(|other| other.name == store.name) {
                 let text = format!("there are two datastores {:?}", store.name.as_str());
                 return Err(raw.source().error(&section.span("name"), text));
             }
-            if let Some((other, _)) = datastores.iter().find(|(other, _)| other.path == store.path) {
+            if let Some(other) = datastores.iter().find(|other| other.path == store.path) {
                 let text =
                     format!("the datastores {:?} and {:?} have one path", other.name.as_str(), store.name.as_str());
                 return Err(raw.source().error(&section.span("path"), text));
             }
-            datastores.push((store, engine));
+            datastores.push(store);
         }
         let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
         Ok(Self { server: server(raw.section("server"), raw.source(), data_dir)?, datastores, tasks_dir })
@@ -91,37 +115,29 @@ fn server(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<S
     })
 }
 
-fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<(DatastoreConfig, EngineConfig)> {
-    let name = section.text("name").unwrap_or_default();
-    let name = name.parse().map_err(|e: Error| source.error(&section.span("name"), e))?;
-    let base = path(section, "path", data_dir).unwrap_or_default();
-    let mut store = DatastoreConfig::new(name, base);
-    store.comment = section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned);
-    store.sync_level = match section.text("sync-level") {
-        Some("none") => SyncLevel::None,
-        Some("file") => SyncLevel::File,
-        _ => SyncLevel::Filesystem,
-    };
-    store.checks = CheckSwitches {
-        append: section.boolean("checks.append"),
-        finish: section.boolean("checks.finish"),
-        preflight: section.boolean("checks.preflight"),
-    };
-    if let Some(text) = section.text("owner") {
-        let owner = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        let wrong = || source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers"));
-        store.owner = Some(owner.ok_or_else(wrong)?);
-    }
-    store.lock_dir = path(section, "manifest-lock-dir", data_dir);
-    let choice = match section.text("engine") {
-        Some("uring") => EngineChoice::Uring,
-        Some("threads") => EngineChoice::Threads,
-        Some("sync") => EngineChoice::Sync,
-        _ => EngineChoice::Auto,
-    };
-    let engine =
-        EngineConfig { choice, workers: section.integer("workers"), io_threads: section.integer("io-threads") };
-    Ok((store, engine))
+fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<DatastoreSection> {
+    let text = |key: &str| section.text(key).unwrap_or_default().to_owned();
+    let name = text("name").parse().map_err(|e: Error| source.error(&section.span("name"), e))?;
+    let owner = section.text("owner").map(|text| {
+        let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        numbers.ok_or_else(|| source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers")))
+    });
+    Ok(DatastoreSection {
+        name,
+        path: path(section, "path", data_dir).unwrap_or_default(),
+        comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
+        sync_level: text("sync-level"),
+        checks: (
+            section.boolean("checks.append"),
+            section.boolean("checks.finish"),
+            section.boolean("checks.preflight"),
+        ),
+        engine: text("engine"),
+        workers: section.integer("workers"),
+        io_threads: section.integer("io-threads"),
+        owner: owner.transpose()?,
+        manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
+    })
 }
 
 fn path(section: &RawSection, key: &str, data_dir: &Path) -> Option<PathBuf> {

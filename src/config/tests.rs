@@ -23,15 +23,8 @@ fn an_empty_file_is_all_defaults() {
 #[test]
 fn the_first_file_makes_main() {
     let config = parse(&first_file()).unwrap();
-    let (store, engine) = &config.datastores[0];
+    let store = &config.datastores[0];
     assert_eq!((store.name.as_str(), store.path.as_path()), ("main", Path::new("/data/main")));
-    assert_eq!(store.checks, CheckSwitches::default());
-    assert_eq!(store.sync_level, SyncLevel::default());
-    let default = EngineConfig::default();
-    assert_eq!(
-        (engine.choice, engine.workers, engine.io_threads),
-        (default.choice, default.workers, default.io_threads)
-    );
     // The comments are settings too, and say what the defaults are.
     let uncommented = first_file().replace("\n# ", "\n").replacen('#', "# ", 1);
     assert_eq!(format!("{:?}", parse(&uncommented).unwrap()), format!("{config:?}"));
@@ -78,13 +71,15 @@ fn all_keys_are_read() {
         (Duration::from_secs(3), Duration::from_millis(1))
     );
     assert_eq!(config.tasks_dir, Path::new("/var/log/t"));
-    let (usb, engine) = &config.datastores[0];
-    assert_eq!((usb.owner, usb.lock_dir.as_deref()), (Some((34, 35)), Some(Path::new("/run/locks"))));
-    assert_eq!(usb.checks, CheckSwitches { append: false, finish: true, preflight: true });
-    assert_eq!((engine.choice, engine.workers, engine.io_threads), (EngineChoice::Threads, 16, 2));
-    let (two, _) = &config.datastores[1];
-    assert_eq!(two.path, Path::new("/data/two"));
-    assert!(two.checks.append && !two.checks.finish);
+    let usb = &config.datastores[0];
+    assert_eq!((usb.owner, usb.manifest_lock_dir.as_deref()), (Some((34, 35)), Some(Path::new("/run/locks"))));
+    assert_eq!(
+        (usb.comment.as_deref(), usb.sync_level.as_str(), usb.checks),
+        (Some("a disk"), "file", (false, true, true))
+    );
+    assert_eq!((usb.engine.as_str(), usb.workers, usb.io_threads), ("threads", 16, 2));
+    let two = &config.datastores[1];
+    assert_eq!((two.path.as_path(), two.checks), (Path::new("/data/two"), (true, false, true)));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::context::RequestContext;
 use super::params::{ParamKind, ParamSpec, Params};
 use super::reply::Outcome;
-use super::router::{Reply, Route, Router};
+use super::router::{Reply, Router};
 use crate::auth::{AclPath, Privileges};
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
