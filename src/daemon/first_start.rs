@@ -29,8 +29,18 @@ const MAIN: &str = "main";
 /// Where the first datastore is made before it gets its name.
 const MAIN_NEW: &str = ".main.new";
 
-/// What may lie in a directory that is still empty to us: a lock, what a crash left of the first file, and what a mount point has.
-const NOT_THERE_YET: [&str; 3] = [".lock", ".ringvault.toml.tmp", "lost+found"];
+/// What may lie in a directory that has no configuration yet: locks, what a crash left of a file, what `ringvault user` makes before the
+/// first start, and what a mount point has.
+const MAY_COME_FIRST: [&str; 8] = [
+    ".lock",
+    ".users.lock",
+    ".ringvault.toml.tmp",
+    ".auth.key.tmp",
+    ".users.json.tmp",
+    "auth.key",
+    "users.json",
+    "lost+found",
+];
 
 /// Reads the configuration, from `file` or from the data directory; an empty data directory gets one.
 pub(super) fn configuration(dir: &DataDir, file: Option<&Path>) -> Result<Config> {
@@ -43,7 +53,7 @@ pub(super) fn configuration(dir: &DataDir, file: Option<&Path>) -> Result<Config
         (Some(bytes), _) => String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{path:?} is not UTF-8")))?,
         (None, Some(_)) => return Err(Error::not_found(format!("there is no configuration file {path:?}"))),
         (None, None) => {
-            if let Some(stranger) = dir.names()?.into_iter().find(|name| !NOT_THERE_YET.contains(&name.as_str())) {
+            if let Some(stranger) = dir.names()?.into_iter().find(|name| !MAY_COME_FIRST.contains(&name.as_str())) {
                 return Err(Error::invalid(format!(
                     "{:?} is not a data directory: it holds {stranger:?} and no {CONFIG_FILE}; give --data-dir an empty or new directory",
                     dir.path()
