@@ -6,16 +6,22 @@
 //! ```
 
 pub mod api;
+mod backup;
+mod chunk_intake;
 mod context;
 mod dispatch;
+mod known_chunks;
 mod lifecycle;
 mod listener;
 pub mod params;
+mod reader;
 mod redirect;
 pub mod reply;
 mod router;
 mod server;
+pub mod session;
 mod tls;
+pub mod upgrade;
 
 pub use context::{App, Delays, LOGINS_MAX, RequestContext, UserBook, read_body};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};

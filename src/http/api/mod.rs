@@ -5,6 +5,7 @@ mod datastore;
 mod groups;
 mod namespace;
 mod node;
+mod sessions;
 mod snapshots;
 mod upload_log;
 
@@ -30,6 +31,7 @@ pub fn router() -> Router {
         snapshots::ROUTES,
         namespace::ROUTES,
         upload_log::ROUTES,
+        sessions::ROUTES,
     ];
     Router::new(tables.into_iter().flatten())
 }
