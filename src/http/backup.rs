@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 
 use super::chunk_intake;
 use super::known_chunks::KnownChunks;
@@ -87,7 +88,7 @@ enum OpenIndex {
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Runs a session on the upgraded connection until it has ended and everything it leaves behind is in order.
-pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>, lifecycle: Lifecycle) {
+pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
     let Parts { store, lease, task, compute, benchmark, snapshot_path, guard } = parts;
     let (lease, task) = (Arc::new(lease), Arc::new(task));
     let about = About {
@@ -112,9 +113,9 @@ pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>
         budget: BodyBudget::default(),
         ending,
     });
-    let ended = match upgraded {
-        Ok(upgraded) => {
-            let ended = super::session::serve(upgraded, &driver, &driver.ending, &driver.task, &lifecycle).await;
+    let ended = match stream {
+        Ok(stream) => {
+            let ended = super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await;
             driver.known.end().await;
             ended
         }

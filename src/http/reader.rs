@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::{self, Body, Response};
@@ -64,7 +65,7 @@ struct Driver {
 }
 
 /// Runs a session on the upgraded connection until it has ended.
-pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>, lifecycle: Lifecycle) {
+pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
     let Parts { store, lease, task, compute, delays, guard } = parts;
     let driver = Arc::new(Driver {
         store,
@@ -76,8 +77,8 @@ pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>
         chunks: Arc::new(Semaphore::new(CHUNKS_HELD_MAX)),
         ending: Ending::default(),
     });
-    let ended = match upgraded {
-        Ok(upgraded) => super::session::serve(upgraded, &driver, &driver.ending, &driver.task, &lifecycle).await,
+    let ended = match stream {
+        Ok(stream) => super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await,
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = match ended {
