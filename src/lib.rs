@@ -1,9 +1,13 @@
 //! Ringvault.
+pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod format;
 pub mod http;
+pub mod protocol;
 pub mod store;
 pub mod sync;
 pub mod task;

@@ -334,7 +334,7 @@ impl Disk {
     pub fn fs_magic(&self, path: &Path) -> io::Result<u64> {
         self.begin("statfs", path)?;
         let s = rustix::fs::statfs(path)?;
-        Ok(u64::from_ne_bytes(i64::from(s.f_type).to_ne_bytes()))
+        Ok(s.f_type.cast_unsigned())
     }
 }
 
