@@ -73,6 +73,13 @@ pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<Arc<ProcessLock>> {
     Ok(lock)
 }
 
+/// Whether somebody in this process still has the lock of the datastore at `base`.
+#[cfg(test)]
+pub(super) fn is_open(base: &Path) -> bool {
+    let dir = Disk::real().stat(base).unwrap();
+    OPEN.lock().get(&(dir.dev, dir.ino)).is_some_and(|lock| lock.strong_count() > 0)
+}
+
 impl ProcessLock {
     /// Takes a share from `now` on. Busy if another process collects garbage here.
     pub(super) async fn share(self: &Arc<Self>, engine: &Engine, now: EpochSecs) -> Result<Share> {
