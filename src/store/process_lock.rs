@@ -51,8 +51,11 @@ impl Holders {
     }
 }
 
-/// All locks of this process, by device and inode of the directory: a datastore may be reached by several paths.
-static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Weak<ProcessLock>>>> = LazyLock::new(Mutex::default);
+/// Device and inode of a datastore's directory, which may be reached by several paths.
+type DirId = (u64, u64);
+
+/// All locks of this process.
+static OPEN: LazyLock<Mutex<HashMap<DirId, Weak<ProcessLock>>>> = LazyLock::new(Mutex::default);
 
 /// The lock of the file at `path`, the same one for everybody in this process. The file itself is opened with the first share.
 pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<Arc<ProcessLock>> {
