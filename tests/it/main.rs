@@ -27,11 +27,15 @@ fn slow_file_system_passes_through_and_counts() {
     assert_eq!(std::fs::metadata(mount.join("d/b")).unwrap_err().raw_os_error(), Some(libc::EIO));
     fs.heal();
     fs.set(|b| b.delay = std::time::Duration::from_millis(20));
-    let threads: Vec<_> = (0..8).map(|i| {
-        let path = mount.join(format!("d/none{i}"));
-        std::thread::spawn(move || std::fs::metadata(path).unwrap_err())
-    }).collect();
-    for t in threads { assert_eq!(t.join().unwrap().raw_os_error(), Some(libc::ENOENT)); }
+    let threads: Vec<_> = (0..8)
+        .map(|i| {
+            let path = mount.join(format!("d/none{i}"));
+            std::thread::spawn(move || std::fs::metadata(path).unwrap_err())
+        })
+        .collect();
+    for t in threads {
+        assert_eq!(t.join().unwrap().raw_os_error(), Some(libc::ENOENT));
+    }
     println!("{} waited at once", fs.waiting_max());
     std::fs::remove_file(mount.join("d/b")).unwrap();
     std::fs::remove_dir(mount.join("d")).unwrap();

@@ -14,7 +14,9 @@ pub fn dir() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let places = [package.join("tests/golden"), package.join("../shared/golden")];
     places.iter().find(|p| p.join("expected.json").is_file()).cloned().unwrap_or_else(|| {
-        panic!("the recordings are neither in tests/golden nor in ../shared/golden; name their place in RINGVAULT_GOLDEN")
+        panic!(
+            "the recordings are neither in tests/golden nor in ../shared/golden; name their place in RINGVAULT_GOLDEN"
+        )
     })
 }
 
