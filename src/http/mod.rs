@@ -28,3 +28,6 @@ pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use router::{Access, BodyUse, Reply, Route, Router};
 pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsIdentity, fingerprint, self_signed};
+
+#[cfg(test)]
+mod server_tests;
