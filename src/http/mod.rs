@@ -20,6 +20,8 @@ pub mod reply;
 mod router;
 mod server;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 mod tls;
 pub mod upgrade;
 
