@@ -38,10 +38,6 @@ impl Index {
     /// Checks the bytes of an index file: shape, every entry, and that checksum and size, computed from the entries rather
     /// than read from the header, are what the manifest says (spec 06 §2.1).
     pub fn check(raw: Vec<u8>, file: &ManifestFile) -> Result<Self> {
-        Self::parse(raw, file).map_err(|e| e.context(&file.filename))
-    }
-
-    fn parse(raw: Vec<u8>, file: &ManifestFile) -> Result<Self> {
         let file_bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
         let (layout, size_bytes) = match file.filename.kind() {
             ArchiveKind::FixedIndex => {
