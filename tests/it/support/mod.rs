@@ -1,0 +1,7 @@
+//! What the stories stand on: a daemon of their own, a client that can misbehave, file systems that fail on purpose.
+
+pub mod golden;
+pub mod loopfs;
+pub mod slowfs;
+pub mod trace;
+pub mod wire;
