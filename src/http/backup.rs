@@ -180,8 +180,7 @@ impl Driver {
             Effect::Append(plan) => self.append(plan).await?,
             Effect::Close(plan) => self.close(plan).await?,
             Effect::Discard(wid, error) => {
-                // Dropping the writer removes its file.
-                drop(self.writers.lock().remove(&wid));
+                self.discard_index(wid).await;
                 return Err(error);
             }
             Effect::Finish(plan) => self.finish(plan).await?,

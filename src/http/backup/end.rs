@@ -39,7 +39,9 @@ impl Driver {
     /// What the end of the connection means (spec 03 §9), and the result of the task.
     pub(super) async fn clean_up(&self, ended: Ended) -> Result<(), String> {
         self.budget.close();
-        self.writers.lock().clear();
+        // Out of the lock first: a writer that is dropped has its file removed.
+        let writers = std::mem::take(&mut *self.writers.lock());
+        drop(writers);
         let (finished, known) = {
             let mut session = self.session.lock();
             (session.end(), session.known_chunks())

@@ -81,14 +81,29 @@ impl Driver {
             }
             (Layout::Fixed { size_bytes, .. }, Some(csum)) => {
                 let writer = self.lease.create_fixed_from_base(archive, *size_bytes, csum).await?;
-                let index = self.lease.open_base_index(archive).await?;
-                self.known.preflight(archive, &index).await.map_err(|e| {
-                    let error = e.context("cannot reuse index");
-                    self.task.log(error.to_string());
-                    error
-                })?;
-                Ok(OpenIndex::Fixed(writer))
+                match self.preflight_of_copy(archive).await {
+                    Ok(()) => Ok(OpenIndex::Fixed(writer)),
+                    Err(e) => {
+                        let error = e.context("cannot reuse index");
+                        self.task.log(error.to_string());
+                        discard(&OpenIndex::Fixed(writer)).await;
+                        Err(error)
+                    }
+                }
             }
+        }
+    }
+
+    async fn preflight_of_copy(&self, archive: &ArchiveName) -> Result<()> {
+        let index = self.lease.open_base_index(archive).await?;
+        self.known.preflight(archive, &index).await
+    }
+
+    /// Removes the file of a writer that the session has given up, so that its name is free when the client hears of it.
+    pub(super) async fn discard_index(&self, wid: WriterId) {
+        let index = self.writers.lock().remove(&wid);
+        if let Some(index) = index {
+            discard(&index).await;
         }
     }
 
@@ -158,6 +173,17 @@ impl Driver {
             self.task.log(format!("Compression: {}%", percent(compressed_bytes, sent_bytes)));
         }
         self.task.log(format!("successfully closed {} index {}", closed.layout.kind(), closed.wid));
+    }
+}
+
+async fn discard(index: &OpenIndex) {
+    let discarded = match index {
+        OpenIndex::Fixed(writer) => writer.discard().await,
+        OpenIndex::Dynamic(writer, _) => writer.discard().await,
+    };
+    if let Err(error) = discarded {
+        // The whole directory goes when the session ends, unless it finishes, and then the next start removes the file.
+        tracing::warn!(%error, "the file of an index that was given up is still there");
     }
 }
 
