@@ -152,7 +152,7 @@ fn login(app: &App, peer: SocketAddr, head: &Parts) -> Result<AuthId, AuthFailur
     checked.inspect_err(|failure| log_failure(peer, failure.claimed.as_deref(), &failure.reason))
 }
 
-/// The line that watchers such as fail2ban look for; see docs/operations in the manual. Its form does not change.
+/// The line that watchers such as fail2ban look for (docs/operations.md). Its form does not change.
 pub(super) fn log_failure(peer: SocketAddr, user: Option<&str>, reason: &str) {
     let user = user.unwrap_or("unknown");
     tracing::warn!(target: "ringvault::auth", "authentication failure; rhost={} user={user} msg={reason}", peer.ip());
