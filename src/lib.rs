@@ -1,9 +1,11 @@
 //! Ringvault.
+pub mod auth;
 pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod format;
 pub mod http;
+pub mod protocol;
 pub mod store;
 pub mod sync;
 pub mod task;

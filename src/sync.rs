@@ -25,6 +25,54 @@ pub struct Mutex<T> {
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
     inner: std::sync::MutexGuard<'a, T>,
+    _held: Held,
+}
+
+/// Counts one lock of this thread for as long as it lives.
+#[derive(Debug)]
+struct Held;
+
+impl Held {
+    fn begin() -> Self {
+        HELD.with(|held| held.set(held.get() + 1));
+        Self
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.with(|held| held.set(held.get() - 1));
+    }
+}
+
+/// Lets a thread of the crate's own sleep until another one has changed what a [`Mutex`] guards.
+#[derive(Debug, Default)]
+pub struct Condvar {
+    inner: std::sync::Condvar,
+}
+
+impl Condvar {
+    /// One that nobody waits for yet.
+    pub const fn new() -> Self {
+        Self { inner: std::sync::Condvar::new() }
+    }
+
+    /// Gives the lock back, sleeps until woken, and takes it again. May wake for nothing: check in a loop.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let MutexGuard { inner, _held } = guard;
+        let inner = self.inner.wait(inner).unwrap_or_else(std::sync::PoisonError::into_inner);
+        MutexGuard { inner, _held }
+    }
+
+    /// Wakes one sleeper.
+    pub fn notify_one(&self) {
+        self.inner.notify_one();
+    }
+
+    /// Wakes all sleepers.
+    pub fn notify_all(&self) {
+        self.inner.notify_all();
+    }
 }
 
 impl<T> Mutex<T> {
@@ -36,19 +84,12 @@ impl<T> Mutex<T> {
     /// Waits for the lock. Hold it for memory work only.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        HELD.with(|held| held.set(held.get() + 1));
-        MutexGuard { inner }
+        MutexGuard { inner, _held: Held::begin() }
     }
 
     /// The value, when nobody else can hold the lock.
     pub fn into_inner(self) -> T {
         self.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl<T> Drop for MutexGuard<'_, T> {
-    fn drop(&mut self) {
-        HELD.with(|held| held.set(held.get() - 1));
     }
 }
 

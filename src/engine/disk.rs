@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
 
+use super::fault::Fault;
 use crate::sync::note_disk_work;
 
 /// What an entry of a directory is, symbolic links not followed.
@@ -96,12 +98,29 @@ pub enum SyncScope {
 #[derive(Debug)]
 pub struct DiskFile {
     file: std::fs::File,
+    begin: Begin,
 }
 
 /// The disk of this machine. The simulated one joins it as a second variant.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
-    _private: (),
+    begin: Begin,
+}
+
+/// What comes before each system call: the watch over held locks, and a test's fault.
+#[derive(Clone, Debug, Default)]
+struct Begin {
+    fault: Option<Arc<dyn Fault>>,
+}
+
+impl Begin {
+    fn op(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
+        note_disk_work(op);
+        match &self.fault {
+            Some(fault) => fault.before(op, path),
+            None => Ok(()),
+        }
+    }
 }
 
 fn meta_of(m: &std::fs::Metadata) -> FileMeta {
@@ -133,69 +152,83 @@ impl Disk {
         Self::default()
     }
 
+    /// The same disk, with a fault before each operation (tests).
+    pub fn with_fault(fault: Arc<dyn Fault>) -> Self {
+        Self { begin: Begin { fault: Some(fault) } }
+    }
+
+    fn begin(&self, op: &'static str, path: &Path) -> io::Result<()> {
+        self.begin.op(op, Some(path))
+    }
+
+    fn file(&self, file: std::fs::File) -> DiskFile {
+        DiskFile { file, begin: self.begin.clone() }
+    }
+
     /// Opens a regular file for reading, `O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK` (a FIFO put in place of a file does not hang us).
     pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
-        note_disk_work("open");
+        self.begin("open", path)?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        Ok(DiskFile { file })
+        Ok(self.file(file))
     }
 
     /// Opens for reading and writing, creating an empty file of `mode & ~umask` where none is.
     pub fn open_or_create(&self, path: &Path, mode: u32) -> io::Result<DiskFile> {
-        note_disk_work("open");
+        self.begin("open", path)?;
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOFOLLOW);
-        Ok(DiskFile { file: options.open(path)? })
+        Ok(self.file(options.open(path)?))
+    }
+
+    /// Opens an existing regular file for reading and writing, symbolic links not followed.
+    pub fn open_rw(&self, path: &Path) -> io::Result<DiskFile> {
+        self.begin("open", path)?;
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        Ok(self.file(std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?))
+    }
+
+    /// Opens for reading what a path leads to: a symbolic link is followed, as the presence check does.
+    pub fn open_target(&self, path: &Path) -> io::Result<DiskFile> {
+        self.begin("open", path)?;
+        Ok(self.file(std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?))
     }
 
     /// Makes a file that must not exist yet, open for reading and writing.
     pub fn create_new(&self, path: &Path, mode: u32) -> io::Result<DiskFile> {
-        note_disk_work("create");
+        self.begin("create", path)?;
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(mode);
-        Ok(DiskFile { file: options.open(path)? })
+        Ok(self.file(options.open(path)?))
     }
 
     /// A directory's descriptor, `O_DIRECTORY | O_CLOEXEC`.
     pub fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
-        note_disk_work("open");
+        self.begin("open", path)?;
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
     }
 
     /// A whole file, at most `max_bytes` long; a longer one is `InvalidData` and is not read.
     pub fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-        let file = self.open(path)?;
-        let meta = file.meta()?;
-        if meta.kind != FileKind::File {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-        }
-        if meta.size_bytes > max_bytes {
-            let text = format!("file has {} bytes, more than the {max_bytes} it may have", meta.size_bytes);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        let size = usize::try_from(meta.size_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let mut bytes = vec![0; size];
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
+        self.open(path)?.read_all(max_bytes)
     }
 
     /// What a path names, symbolic links not followed.
     pub fn lstat(&self, path: &Path) -> io::Result<FileMeta> {
-        note_disk_work("lstat");
+        self.begin("lstat", path)?;
         Ok(meta_of(&std::fs::symlink_metadata(path)?))
     }
 
     /// What a path leads to, symbolic links followed.
     pub fn stat(&self, path: &Path) -> io::Result<FileMeta> {
-        note_disk_work("stat");
+        self.begin("stat", path)?;
         Ok(meta_of(&std::fs::metadata(path)?))
     }
 
     /// All entries in the order that the directory gives them, without `.` and `..`.
     pub fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        note_disk_work("readdir");
+        self.begin("readdir", path)?;
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
@@ -212,19 +245,19 @@ impl Disk {
 
     /// `mkdir` with `mode & ~umask`; fails if the name is taken.
     pub fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()> {
-        note_disk_work("mkdir");
+        self.begin("mkdir", path)?;
         std::fs::DirBuilder::new().mode(mode).create(path)
     }
 
     /// Removes an empty directory.
     pub fn rmdir(&self, path: &Path) -> io::Result<()> {
-        note_disk_work("rmdir");
+        self.begin("rmdir", path)?;
         std::fs::remove_dir(path)
     }
 
     /// Removes a file's name.
     pub fn unlink(&self, path: &Path) -> io::Result<()> {
-        note_disk_work("unlink");
+        self.begin("unlink", path)?;
         std::fs::remove_file(path)
     }
 
@@ -246,13 +279,13 @@ impl Disk {
     /// Gives a file its final name, replacing what had it. Atomic.
     #[expect(clippy::disallowed_methods, reason = "the home of rename")]
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        note_disk_work("rename");
+        self.begin("rename", to)?;
         std::fs::rename(from, to)
     }
 
     /// Sets the access time to now and leaves the rest, symbolic links not followed (spec 01 §6.3).
     pub fn touch(&self, path: &Path) -> io::Result<()> {
-        note_disk_work("utimensat");
+        self.begin("utimensat", path)?;
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let times = Timestamps { last_access: now, last_modification: keep };
@@ -261,33 +294,33 @@ impl Disk {
 
     /// Sets permission bits of a path, umask ignored.
     pub fn chmod(&self, path: &Path, mode: u32) -> io::Result<()> {
-        note_disk_work("chmod");
+        self.begin("chmod", path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
     }
 
     /// Sets owner and group of a path, symbolic links not followed.
     pub fn chown(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-        note_disk_work("chown");
+        self.begin("chown", path)?;
         std::os::unix::fs::lchown(path, Some(uid), Some(gid))
     }
 
     /// Makes the entries of a directory durable.
     pub fn fsync_dir(&self, path: &Path) -> io::Result<()> {
         let dir = self.open_dir(path)?;
-        note_disk_work("fsync");
+        self.begin("fsync", path)?;
         Ok(rustix::fs::fsync(dir)?)
     }
 
     /// Makes everything of the file system below `path` durable.
     pub fn syncfs(&self, path: &Path) -> io::Result<()> {
         let dir = self.open_dir(path)?;
-        note_disk_work("syncfs");
+        self.begin("syncfs", path)?;
         Ok(rustix::fs::syncfs(dir)?)
     }
 
     /// Space of the file system below `path`.
     pub fn usage(&self, path: &Path) -> io::Result<FsUsage> {
-        note_disk_work("statvfs");
+        self.begin("statvfs", path)?;
         let s = rustix::fs::statvfs(path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
         Ok(FsUsage {
@@ -299,52 +332,68 @@ impl Disk {
 
     /// The magic number of the file system below `path` (`statfs(2)`, field `f_type`).
     pub fn fs_magic(&self, path: &Path) -> io::Result<u64> {
-        note_disk_work("statfs");
+        self.begin("statfs", path)?;
         let s = rustix::fs::statfs(path)?;
-        Ok(u64::from_ne_bytes(i64::from(s.f_type).to_ne_bytes()))
+        Ok(s.f_type.cast_unsigned())
     }
 }
 
 impl DiskFile {
     /// What `fstat` says.
     pub fn meta(&self) -> io::Result<FileMeta> {
-        note_disk_work("fstat");
+        self.begin.op("fstat", None)?;
         Ok(meta_of(&self.file.metadata()?))
+    }
+
+    /// All of it, at most `max_bytes`; a longer file, or what is not a regular file, is `InvalidData` and is not read.
+    pub fn read_all(&self, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let meta = self.meta()?;
+        if meta.kind != FileKind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        if meta.size_bytes > max_bytes {
+            let text = format!("file has {} bytes, more than the {max_bytes} it may have", meta.size_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let size = usize::try_from(meta.size_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut bytes = vec![0; size];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
     }
 
     /// Up to `buf.len()` bytes at `offset`; 0 at the end of the file.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        note_disk_work("pread");
+        self.begin.op("pread", None)?;
         self.file.read_at(buf, offset)
     }
 
     /// Exactly `buf.len()` bytes at `offset`; a shorter file is `UnexpectedEof`.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        note_disk_work("pread");
+        self.begin.op("pread", None)?;
         self.file.read_exact_at(buf, offset)
     }
 
     /// All of `buf` at `offset`.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        note_disk_work("pwrite");
+        self.begin.op("pwrite", None)?;
         self.file.write_all_at(buf, offset)
     }
 
     /// Cuts or extends with zeros.
     pub fn set_len(&self, size_bytes: u64) -> io::Result<()> {
-        note_disk_work("ftruncate");
+        self.begin.op("ftruncate", None)?;
         self.file.set_len(size_bytes)
     }
 
     /// Sets permission bits, umask ignored.
     pub fn chmod(&self, mode: u32) -> io::Result<()> {
-        note_disk_work("fchmod");
+        self.begin.op("fchmod", None)?;
         self.file.set_permissions(std::fs::Permissions::from_mode(mode))
     }
 
     /// Makes the file durable, not its name: see [`Disk::fsync_dir`].
     pub fn sync(&self, scope: SyncScope) -> io::Result<()> {
-        note_disk_work("fsync");
+        self.begin.op("fsync", None)?;
         match scope {
             SyncScope::Data => self.file.sync_data(),
             SyncScope::All => self.file.sync_all(),

@@ -3,9 +3,33 @@
 //! Store code asks an [`Engine`]: a batch of presence checks ([`Engine::stat`]), or a piece of blocking file work
 //! ([`Engine::run`]) that sees the disk as a [`Disk`] of plain operations. Which engine answers the batches is chosen once, at
 //! start. Nothing else in the crate makes a system call about files of a datastore.
+//!
+//! ```text
+//!  Engine::stat ──▶ intake ──▶ driver, a thread per datastore          Engine::run ──▶ pool of io_threads
+//!                                │ schedule  which names next (pure)
+//!                                │ adaptive  inline or workers (pure)
+//!                                ├─▶ plain     warm: a system call here
+//!                                └─▶ workers   cold: uring (the kernel's) or threads (ours)
+//! ```
 
+mod adaptive;
+mod counters;
 mod disk;
+mod driver;
+mod fault;
+mod handle;
+mod plain;
+mod pool;
+mod schedule;
 mod stat;
+#[cfg(test)]
+mod suite;
+mod threads;
+mod work_queue;
 
+pub use counters::EngineCounters;
 pub use disk::{DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, try_flock};
-pub use stat::{Class, Engine, EngineChoice, EngineConfig, EngineCounters, FileStat, StatBatch, StatName, StatReply};
+pub use fault::Fault;
+pub use handle::{Engine, WORKERS_MAX};
+pub use pool::ComputePool;
+pub use stat::{Class, EngineChoice, EngineConfig, FileStat, StatBatch, StatName, StatReply, StatResult};

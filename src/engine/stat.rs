@@ -1,14 +1,11 @@
-//! The engine: batches of presence checks, and a bounded pool for blocking file work.
-//! (First form: everything on the pool. The ring replaces the inside, not the face.)
+//! What is asked of an engine's presence checks, and what it answers. Pure.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::disk::{Disk, FileKind};
-use crate::error::{Error, Result};
-use crate::sync::note_disk_work;
+use super::disk::FileKind;
 
 /// Which engine an operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -19,7 +16,7 @@ pub enum EngineChoice {
     Auto,
     /// Every check through the ring; refuses to start where the kernel refuses a ring.
     Uring,
-    /// Every check on the thread pool.
+    /// Threads in the place of the ring; warm batches inline.
     Threads,
     /// One check after another.
     Sync,
@@ -81,7 +78,7 @@ impl fmt::Debug for StatName {
 }
 
 /// Checks to be made together. Nothing is held while they are made but `dir`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StatBatch {
     /// The directory that names are relative to.
     pub dir: Arc<OwnedFd>,
@@ -102,99 +99,27 @@ pub struct FileStat {
     pub size_bytes: u64,
 }
 
-/// Answers in the order of the batch's names; an error is the kernel's number.
+/// The answer to one check; an error is the kernel's number.
+pub type StatResult = Result<FileStat, rustix::io::Errno>;
+
+/// Answers in the order of the batch's names.
 #[derive(Debug)]
 pub struct StatReply {
     /// One per name.
-    pub results: Vec<std::result::Result<FileStat, rustix::io::Errno>>,
-    /// From submission to the last answer.
+    pub results: Vec<StatResult>,
+    /// From the call to the last answer.
     pub elapsed: Duration,
 }
 
-/// What an engine has done since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineCounters {
-    /// Batches answered, by class.
-    pub batches_interactive: u64,
-    /// Batches answered, by class.
-    pub batches_sweep: u64,
-    /// `statx` asked for, all ways together.
-    pub statx: u64,
-    /// Of these: answered inline by a plain system call.
-    pub statx_inline: u64,
-    /// Of these: answered from the kernel's name cache without waiting.
-    pub statx_cached: u64,
-    /// Of these: through the ring.
-    pub statx_ring: u64,
-    /// Of these: by the thread pool.
-    pub statx_pool: u64,
-    /// Pieces of blocking file work done.
-    pub jobs: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A handle on one datastore's engine; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Engine {
-    disk: Disk,
-}
-
-impl Engine {
-    /// Starts the threads of an engine for the datastore `name` and says which one it became.
-    pub fn start(name: &str, config: &EngineConfig) -> Result<Self> {
-        let _ = (name, config);
-        Ok(Self { disk: Disk::real() })
+    #[test]
+    fn names_are_bounded_and_hold_no_nul() {
+        assert_eq!(StatName::new(&"x".repeat(71)).unwrap().as_c_str().to_bytes().len(), 71);
+        assert_eq!(StatName::new(&"x".repeat(72)), None);
+        assert_eq!(StatName::new("a\0b"), None);
+        assert_eq!(StatName::new("").unwrap().as_c_str().to_bytes(), b"");
     }
-
-    /// `uring`, `threads` or `sync`.
-    pub fn kind(&self) -> &'static str {
-        "threads"
-    }
-
-    /// Why a wanted ring was not had, if so.
-    pub fn fallback_reason(&self) -> Option<&str> {
-        None
-    }
-
-    /// What was done so far.
-    pub fn counters(&self) -> EngineCounters {
-        EngineCounters::default()
-    }
-
-    /// Does blocking file work on the pool. `Closed` once the engine is shut down; a panic of `work` comes back as `Io`.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
-        note_disk_work("run");
-        let disk = self.disk.clone();
-        let (tx, rx) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || tx.send(work(&disk)));
-        rx.await.map_err(|_| Error::closed("file work was cut off"))
-    }
-
-    /// Makes all checks of a batch. A dropped future does not stop them, only the answer is lost.
-    pub async fn stat(&self, batch: StatBatch) -> Result<StatReply> {
-        let started = Instant::now();
-        let results = self
-            .run(move |_| {
-                let mask = rustix::fs::StatxFlags::TYPE | rustix::fs::StatxFlags::SIZE;
-                let sync = if batch.force_sync {
-                    rustix::fs::AtFlags::STATX_FORCE_SYNC
-                } else {
-                    rustix::fs::AtFlags::STATX_DONT_SYNC
-                };
-                let one = |name: &StatName| {
-                    let s = rustix::fs::statx(&batch.dir, name.as_c_str(), sync, mask)?;
-                    let kind = match rustix::fs::FileType::from_raw_mode(u32::from(s.stx_mode)) {
-                        rustix::fs::FileType::RegularFile => FileKind::File,
-                        rustix::fs::FileType::Directory => FileKind::Dir,
-                        _ => FileKind::Other,
-                    };
-                    Ok(FileStat { kind, size_bytes: s.stx_size })
-                };
-                batch.names.iter().map(one).collect()
-            })
-            .await?;
-        Ok(StatReply { results, elapsed: started.elapsed() })
-    }
-
-    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime thread.
-    pub fn shutdown(&self) {}
 }

@@ -194,3 +194,7 @@ fn header(kind: BlobKind) -> [u8; PLAIN_HEADER_BYTES] {
     header[..MAGIC_BYTES].copy_from_slice(&kind.magic());
     header
 }
+
+#[cfg(test)]
+#[path = "blob_tests.rs"]
+mod tests;

@@ -130,3 +130,96 @@ impl DynamicScan {
         self.end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::index::IndexCsum;
+
+    const VECTOR: &[u8] = include_bytes!("../../tests/data/vectors/index-dynamic-2chunks.didx");
+    const UUID: [u8; 16] = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes();
+
+    fn entry(end: u64) -> DynamicEntry {
+        DynamicEntry { end, digest: Digest([9; 32]) }
+    }
+
+    #[test]
+    fn the_published_vector_both_ways() {
+        let header = DynamicHeader::parse(VECTOR, VECTOR.len() as u64).unwrap();
+        assert_eq!((header.uuid, header.ctime), (UUID, EpochSecs(1_717_597_418)));
+        assert_eq!(header.encode(), VECTOR[..4096]);
+        assert_eq!(entry_count(VECTOR.len() as u64).unwrap(), 2);
+        let mut csum = IndexCsum::new();
+        let mut scan = DynamicScan::new();
+        let mut sizes = Vec::new();
+        for entry in entries(&VECTOR[4096..]) {
+            csum.update(&entry.encode());
+            sizes.push((scan.next(&entry).unwrap().1.bytes(), entry.digest));
+        }
+        assert_eq!(csum.finish(), header.csum);
+        assert_eq!(sizes, [(4 << 20, Digest::of(&vec![0; 4 << 20])), (1000, Digest::of(&[b'A'; 1000]))]);
+        assert_eq!((scan.pos(), scan.end()), (2, 4_195_304));
+    }
+
+    #[test]
+    fn only_whole_entries_and_at_least_one() {
+        for bytes in 0..4096 {
+            assert_eq!(entry_count(bytes).unwrap_err().to_string(), format!("index too small ({bytes})"));
+        }
+        assert_eq!(entry_count(4096).unwrap_err().to_string(), "dynamic index has no entries");
+        for bytes in (4097..4136).chain(4137..4176) {
+            let text = entry_count(bytes).unwrap_err().to_string();
+            assert!(text.starts_with("got unexpected file size"), "{text}");
+        }
+        for end in (0..VECTOR.len()).filter(|end| *end != 4136) {
+            assert!(DynamicHeader::parse(&VECTOR[..end], end as u64).is_err(), "cut at {end}");
+        }
+        assert!(DynamicHeader::parse(&VECTOR[..100], 4176).is_err(), "fewer bytes than the file has");
+        assert!(entry_count(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn ends_go_up_by_the_length_of_a_chunk() {
+        let max = u64::from(CHUNK_BYTES_MAX);
+        for (ends, good) in [
+            (&[1, 2, 2 + max][..], true),
+            (&[max], true),
+            (&[0], false),
+            (&[5, 5], false),
+            (&[5, 4], false),
+            (&[max + 1], false),
+            (&[1, u64::MAX], false),
+        ] {
+            let mut scan = DynamicScan::new();
+            let all = ends.iter().try_for_each(|end| scan.next(&entry(*end)).map(drop));
+            assert_eq!(all.is_ok(), good, "{ends:?}");
+        }
+        let mut scan = DynamicScan::new();
+        scan.next(&entry(10)).unwrap();
+        assert_eq!(
+            scan.next(&entry(10)).unwrap_err().to_string(),
+            "dynamic index entry 1 goes from 10 to 10: 1 to 16777216 bytes expected"
+        );
+        assert_eq!(scan.next(&entry(15)).unwrap().0, 10..15, "an error does not move the scan");
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let again: Vec<u8> = entries(&bytes).flat_map(|entry| entry.encode()).collect();
+            prop_assert_eq!(&again[..], &bytes[..bytes.len() / 40 * 40]);
+            let mut scan = DynamicScan::new();
+            let _ = entries(&bytes).try_for_each(|entry| scan.next(&entry).map(drop));
+        }
+
+        #[test]
+        fn headers_round_trip(uuid: [u8; 16], ctime: i64, csum: [u8; 32], count in 1u64..1 << 50) {
+            let header = DynamicHeader { uuid, ctime: EpochSecs(ctime), csum: Digest(csum) };
+            let file_bytes = INDEX_HEADER_BYTES + count * DYNAMIC_ENTRY_BYTES;
+            prop_assert_eq!(DynamicHeader::parse(&header.encode(), file_bytes).unwrap(), header);
+            prop_assert_eq!(entry_count(file_bytes).unwrap(), count);
+        }
+    }
+}

@@ -122,3 +122,109 @@ impl FixedHeader {
 pub fn slots(entries: &[u8]) -> impl ExactSizeIterator<Item = Digest> + '_ {
     entries.as_chunks::<DIGEST_BYTES>().0.iter().map(|slot| Digest(*slot))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::index::IndexCsum;
+
+    const VECTOR: &[u8] = include_bytes!("../../tests/data/vectors/index-fixed-2chunks.fidx");
+    const UUID: [u8; 16] = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes();
+
+    fn parse(bytes: &[u8]) -> Result<FixedHeader> {
+        FixedHeader::parse(bytes, bytes.len() as u64)
+    }
+
+    /// The vector with other fields.
+    fn with(size_bytes: u64, chunk_bytes: u64) -> Vec<u8> {
+        let mut bytes = VECTOR.to_vec();
+        bytes[SIZE_AT..CHUNK_SIZE_AT].copy_from_slice(&size_bytes.to_le_bytes());
+        bytes[CHUNK_SIZE_AT..CHUNK_SIZE_AT + 8].copy_from_slice(&chunk_bytes.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn the_published_vector_both_ways() {
+        let header = parse(VECTOR).unwrap();
+        assert_eq!((header.uuid, header.ctime), (UUID, EpochSecs(1_717_597_418)));
+        assert_eq!((header.size_bytes, header.chunk_bytes, header.slot_count()), (4_195_304, 4 << 20, 2));
+        assert_eq!(header.encode(), VECTOR[..4096]);
+        let mut csum = IndexCsum::new();
+        csum.update(&VECTOR[4096..]);
+        assert_eq!(csum.finish(), header.csum);
+        assert_eq!(
+            slots(&VECTOR[4096..]).collect::<Vec<_>>(),
+            [Digest::of(&vec![0; 4 << 20]), Digest::of(&[b'A'; 1000])]
+        );
+        let fresh = FixedHeader::new(UUID, header.ctime, header.size_bytes, header.chunk_bytes).unwrap();
+        assert_eq!(FixedHeader { csum: header.csum, ..fresh }, header);
+    }
+
+    #[test]
+    fn only_the_last_chunk_is_short() {
+        let header = parse(VECTOR).unwrap();
+        assert_eq!(header.chunk_range(0), Some(0..4_194_304));
+        assert_eq!(header.chunk_range(1), Some(4_194_304..4_195_304));
+        assert_eq!(header.chunk_size(1).unwrap().bytes(), 1000);
+        assert_eq!((header.slot_at(1), header.slot_at(2)), (Some(4128), None));
+        assert_eq!((header.chunk_range(2), header.chunk_size(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_or_the_file_is_refused_and_the_field_is_named() {
+        for (size, chunk, text) in [
+            (4_195_304, 0, "field chunk_size is 0:"),
+            (4_195_304, 4_194_303, "field chunk_size is 4194303:"),
+            (4_195_304, 2048, "field chunk_size is 2048:"),
+            (4_195_304, 32 << 20, "field chunk_size is 33554432:"),
+            (4_195_304, 1 << 63, "field chunk_size"),
+            (4_195_304, u64::MAX, "field chunk_size"),
+            (0, 4 << 20, "field size is 0"),
+            (4_195_304, 2 << 20, "(96 != 64): fields size 4195304 and chunk_size 2097152 call for 3 slots"),
+            (4 << 20, 4 << 20, "(32 != 64)"),
+            ((8 << 20) + 1, 4 << 20, "(96 != 64)"),
+            (u64::MAX, 4096, "got unexpected file size"),
+            (u64::MAX, 16 << 20, "got unexpected file size"),
+        ] {
+            let e = parse(&with(size, chunk)).unwrap_err();
+            assert!(e.to_string().contains(text), "{size} {chunk}: {e}");
+            assert_eq!(e.kind(), crate::error::Kind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn every_other_length_is_refused() {
+        for end in 0..VECTOR.len() {
+            assert!(parse(&VECTOR[..end]).is_err(), "cut at {end}");
+        }
+        for bytes in [0, 4096, 4159, 4161, 4192, u64::MAX] {
+            let text = FixedHeader::parse(VECTOR, bytes).unwrap_err().to_string();
+            assert!(text.starts_with("got unexpected file size (64 != "), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn headers_round_trip(
+            uuid: [u8; 16], ctime: i64, csum: [u8; 32], size_bytes in 1..=u64::MAX, chunk_bits in 12u32..=24,
+        ) {
+            let header = FixedHeader::new(uuid, EpochSecs(ctime), size_bytes, 1 << chunk_bits).unwrap();
+            let header = FixedHeader { csum: Digest(csum), ..header };
+            prop_assert_eq!(FixedHeader::parse(&header.encode(), header.file_bytes()).unwrap(), header);
+            let last = header.slot_count() - 1;
+            prop_assert_eq!(header.chunk_range(last).unwrap().end, size_bytes);
+            prop_assert!(header.chunk_size(last).is_some());
+            prop_assert_eq!(header.slot_at(last), Some(header.file_bytes() - FIXED_ENTRY_BYTES));
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(fields: [u8; 72], file_bytes: u64) {
+            let mut bytes = [0; 4096];
+            bytes[..8].copy_from_slice(&magic::FIXED_INDEX);
+            bytes[8..80].copy_from_slice(&fields);
+            let _ = FixedHeader::parse(&bytes, file_bytes);
+        }
+    }
+}

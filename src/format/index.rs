@@ -91,3 +91,31 @@ impl IndexCsum {
         Digest(self.0.finalize().into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::magic;
+
+    #[test]
+    fn the_checksum_is_the_same_however_the_entries_come() {
+        let entries = [7; 1000];
+        let mut csum = IndexCsum::new();
+        entries.chunks(33).for_each(|part| csum.update(part));
+        assert_eq!(csum.finish(), Digest::of(&entries));
+        assert_eq!(IndexCsum::new().finish(), Digest::of(b""));
+    }
+
+    #[test]
+    fn a_header_of_another_kind_or_length_is_refused_in_the_recorded_words() {
+        let header = CommonHeader { uuid: [1; 16], ctime: EpochSecs(-1), csum: Digest([2; 32]) };
+        let bytes = header.encode(magic::FIXED_INDEX);
+        let text = |bytes: &[u8], magic| CommonHeader::parse(bytes, magic).err().unwrap().to_string();
+        assert_eq!(text(&bytes, magic::DYNAMIC_INDEX), "got unknown magic number");
+        for end in 0..bytes.len() {
+            assert_eq!(text(&bytes[..end], magic::FIXED_INDEX), format!("index too small ({end})"));
+        }
+        let (parsed, _) = CommonHeader::parse(&bytes, magic::FIXED_INDEX).unwrap();
+        assert_eq!((parsed.uuid, parsed.ctime, parsed.csum), ([1; 16], EpochSecs(-1), Digest([2; 32])));
+    }
+}

@@ -15,8 +15,9 @@ use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
 use crate::types::{ArchiveName, CLIENT_LOG_BLOB, Digest, Group, Snapshot};
 
-/// Longest manifest, as JSON. A file entry takes 180 bytes, so this is room for 90,000 archives.
-pub const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+/// Longest manifest, as JSON. A file entry takes 180 bytes, so this is room for 23,000 archives; parsed, the worst JSON
+/// of this length takes 64 MiB.
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
 /// How the chunks of an archive, or a blob, are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -112,7 +113,9 @@ pub struct VerifyState {
 /// A manifest that has passed [`Manifest::parse`], or was built here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    value: Map<String, Value>,
+    /// Everything but `unprotected`, as it came.
+    fixed: Map<String, Value>,
+    unprotected: Map<String, Value>,
     snapshot: Snapshot,
     files: Vec<ManifestFile>,
 }
@@ -120,15 +123,14 @@ pub struct Manifest {
 impl Manifest {
     /// The manifest of a snapshot without files.
     pub fn new(snapshot: &Snapshot) -> Self {
-        let value = Map::from_iter([
+        let fixed = Map::from_iter([
             ("backup-type".to_owned(), snapshot.group().ty().as_str().into()),
             ("backup-id".to_owned(), snapshot.group().id().into()),
             ("backup-time".to_owned(), snapshot.time().0.into()),
             ("files".to_owned(), json!([])),
             ("signature".to_owned(), Value::Null),
-            (UNPROTECTED.to_owned(), json!({})),
         ]);
-        Self { value, snapshot: snapshot.clone(), files: Vec::new() }
+        Self { fixed, unprotected: Map::new(), snapshot: snapshot.clone(), files: Vec::new() }
     }
 
     /// Reads the JSON text. An error names the key that is wrong.
@@ -137,22 +139,21 @@ impl Manifest {
         if json.len() as u64 > MANIFEST_BYTES_MAX {
             return Err(wrong("", format!("has {} bytes, more than {MANIFEST_BYTES_MAX}", json.len())));
         }
-        let mut value: Map<String, Value> = match serde_json::from_slice(json).map_err(fail)? {
-            Value::Object(map) => map,
-            _ => return Err(wrong("", "is not a JSON object")),
+        let Value::Object(mut fixed) = serde_json::from_slice(json).map_err(fail)? else {
+            return Err(wrong("", "is not a JSON object"));
         };
-        let snapshot = parse_snapshot(&value)?;
-        let files = parse_files(&value)?;
-        if !matches!(value.get("signature"), None | Some(Value::Null | Value::String(_))) {
+        let unprotected = match fixed.remove("unprotected") {
+            Some(Value::Object(map)) => map,
+            // Manifests of old servers have none.
+            None | Some(Value::Null) => Map::new(),
+            Some(_) => return Err(wrong("unprotected", "is not an object")),
+        };
+        if !matches!(fixed.get("signature"), None | Some(Value::Null | Value::String(_))) {
             return Err(wrong("signature", "is neither a string nor null"));
         }
-        match value.get(UNPROTECTED) {
-            Some(Value::Object(_)) => {}
-            // Manifests of old servers have none.
-            None | Some(Value::Null) => drop(value.insert(UNPROTECTED.to_owned(), json!({}))),
-            Some(_) => return Err(wrong(UNPROTECTED, "is not an object")),
-        }
-        Ok(Self { value, snapshot, files })
+        let snapshot = parse_snapshot(&fixed)?;
+        let files = parse_files(&fixed)?;
+        Ok(Self { fixed, unprotected, snapshot, files })
     }
 
     /// Reads the encoded blob, CRC included.
@@ -174,7 +175,9 @@ impl Manifest {
 
     /// The whole manifest as a JSON value, unknown keys included.
     pub fn to_value(&self) -> Value {
-        Value::Object(self.value.clone())
+        let mut value = self.fixed.clone();
+        value.insert("unprotected".to_owned(), Value::Object(self.unprotected.clone()));
+        Value::Object(value)
     }
 
     /// The snapshot that the manifest says it belongs to.
@@ -201,9 +204,9 @@ impl Manifest {
             "size": file.size,
             "csum": file.csum,
         });
-        match self.value.get_mut("files") {
-            Some(Value::Array(files)) => files.push(entry),
-            _ => unreachable!("files is an array since the manifest was made"),
+        let entries = self.fixed.entry("files").or_insert_with(|| json!([]));
+        if let Value::Array(entries) = entries {
+            entries.push(entry);
         }
         self.files.push(file);
         Ok(())
@@ -211,7 +214,7 @@ impl Manifest {
 
     /// The signature, if there is one; whether it is right, only the key can tell.
     pub fn signature(&self) -> Option<&str> {
-        self.value.get("signature")?.as_str()
+        self.fixed.get("signature")?.as_str()
     }
 
     /// Whether a client has signed it.
@@ -221,8 +224,7 @@ impl Manifest {
 
     /// What is signed: everything but `unprotected` and `signature`. Error if a null is in it.
     pub fn canonical_json(&self) -> Result<String> {
-        let mut signed = self.value.clone();
-        signed.remove(UNPROTECTED);
+        let mut signed = self.fixed.clone();
         signed.remove("signature");
         canonical_json::to_string(&Value::Object(signed))
     }
@@ -231,23 +233,23 @@ impl Manifest {
     pub fn sign(&mut self, id_key: &[u8; 32]) -> Result<()> {
         let mut mac = Hmac::<Sha256>::new_from_slice(id_key).expect("any length will do");
         mac.update(self.canonical_json()?.as_bytes());
-        self.value.insert("signature".to_owned(), hex::encode(mac.finalize().into_bytes()).into());
+        self.fixed.insert("signature".to_owned(), hex::encode(mac.finalize().into_bytes()).into());
         Ok(())
     }
 
     /// Fingerprint of the key that the client used, 32 hex pairs joined by `:`.
     pub fn key_fingerprint(&self) -> Option<&str> {
-        self.unprotected().get("key-fingerprint")?.as_str()
+        self.unprotected.get("key-fingerprint")?.as_str()
     }
 
     /// Says which key the client used.
     pub fn set_key_fingerprint(&mut self, fingerprint: &str) {
-        self.unprotected_mut().insert("key-fingerprint".to_owned(), fingerprint.into());
+        self.unprotected.insert("key-fingerprint".to_owned(), fingerprint.into());
     }
 
     /// What the backup uploaded; `None` if the manifest does not say or says nonsense.
     pub fn chunk_upload_stats(&self) -> Option<ChunkUploadStats> {
-        let stats = self.unprotected().get("chunk_upload_stats")?;
+        let stats = self.unprotected.get("chunk_upload_stats")?;
         let number = |key: &str| stats.get(key)?.as_u64();
         Some(ChunkUploadStats {
             count: number("count")?,
@@ -261,14 +263,14 @@ impl Manifest {
     pub fn set_chunk_upload_stats(&mut self, stats: ChunkUploadStats) {
         let ChunkUploadStats { count, size, compressed_size, duplicates } = stats;
         let value = json!({"count": count, "size": size, "compressed_size": compressed_size, "duplicates": duplicates});
-        self.unprotected_mut().insert("chunk_upload_stats".to_owned(), value);
+        self.unprotected.insert("chunk_upload_stats".to_owned(), value);
     }
 
     /// What the last verification found; `None` if the manifest does not say or says nonsense.
     ///
     /// A failure counts even where its task is not named: better one full backup too many than one on missing chunks.
     pub fn verify_state(&self) -> Option<VerifyState> {
-        let value = self.unprotected().get("verify_state")?;
+        let value = self.unprotected.get("verify_state")?;
         let state = match value.get("state")?.as_str()? {
             "ok" => VerifyOutcome::Ok,
             "failed" => VerifyOutcome::Failed,
@@ -281,12 +283,12 @@ impl Manifest {
     /// Says what a verification or a check found.
     pub fn set_verify_state(&mut self, found: VerifyState) {
         let value = json!({"state": found.state, "upid": found.upid});
-        self.unprotected_mut().insert("verify_state".to_owned(), value);
+        self.unprotected.insert("verify_state".to_owned(), value);
     }
 
     /// The notes, possibly of many lines; empty if there are none.
     pub fn notes(&self) -> &str {
-        self.unprotected().get("notes").and_then(Value::as_str).unwrap_or_default()
+        self.unprotected.get("notes").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The first line of the notes, as listings show it; `None` if there are none.
@@ -296,25 +298,9 @@ impl Manifest {
 
     /// Replaces the notes.
     pub fn set_notes(&mut self, notes: &str) {
-        self.unprotected_mut().insert("notes".to_owned(), notes.into());
-    }
-
-    fn unprotected(&self) -> &Map<String, Value> {
-        match self.value.get(UNPROTECTED) {
-            Some(Value::Object(map)) => map,
-            _ => unreachable!("an object since the manifest was made"),
-        }
-    }
-
-    fn unprotected_mut(&mut self) -> &mut Map<String, Value> {
-        match self.value.get_mut(UNPROTECTED) {
-            Some(Value::Object(map)) => map,
-            _ => unreachable!("an object since the manifest was made"),
-        }
+        self.unprotected.insert("notes".to_owned(), notes.into());
     }
 }
-
-const UNPROTECTED: &str = "unprotected";
 
 fn parse_snapshot(value: &Map<String, Value>) -> Result<Snapshot> {
     let text = |key| value.get(key).and_then(Value::as_str).ok_or_else(|| wrong(key, "is missing or not a string"));

@@ -46,10 +46,7 @@ pub(super) fn decompress(frames: &[u8], plain_bytes_max: usize) -> Result<Vec<u8
     match zstd_safe::decompress(&mut plain, frames) {
         Ok(_) => Ok(plain),
         Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) => Err(too_long()),
-        Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_srcSize_wrong) => {
-            Err(Error::corrupt(what_is_wrong_with(frames)))
-        }
-        Err(code) => Err(Error::corrupt(zstd_safe::get_error_name(code))),
+        Err(code) => Err(Error::corrupt(fault_between_frames(frames).unwrap_or(zstd_safe::get_error_name(code)))),
     }
 }
 
@@ -72,17 +69,18 @@ fn after_frame(frames: &[u8]) -> Result<&[u8], zstd_safe::ErrorCode> {
     Ok(frames.get(bytes.max(1)..).unwrap_or_default())
 }
 
-/// Tells apart a frame that is cut off and bytes that are none: the decoder has one error for both.
-fn what_is_wrong_with(frames: &[u8]) -> &'static str {
+/// What is wrong with the division into frames, if anything: the decoder has one error for a frame that is cut off and
+/// for bytes that are none, and takes a cut checksum for a wrong one.
+fn fault_between_frames(frames: &[u8]) -> Option<&'static str> {
     let mut rest = frames;
     while !rest.is_empty() {
         match after_frame(rest) {
             Ok(tail) => rest = tail,
-            Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_prefix_unknown) => {
-                return zstd_safe::get_error_name(code);
+            Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_srcSize_wrong) => {
+                return Some(INCOMPLETE);
             }
-            Err(_) => break,
+            Err(code) => return Some(zstd_safe::get_error_name(code)),
         }
     }
-    INCOMPLETE
+    None
 }

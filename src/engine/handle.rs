@@ -1,0 +1,259 @@
+//! The handle that the rest of the crate holds: starts an engine, asks it, ends it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::counters::{Counters, EngineCounters};
+use super::disk::Disk;
+use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
+use super::pool::{Pool, join_unless_self, may_block};
+use super::stat::{EngineChoice, EngineConfig, StatBatch, StatReply};
+use super::threads::{Events, STAT_THREADS_MAX, Threads};
+use crate::error::{Error, IoContext, Result};
+use crate::sync::{Mutex, note_disk_work};
+
+/// Most that [`EngineConfig::workers`] may be; with 256 workers a store of 10 ms per request answers 25,000 checks a second.
+pub const WORKERS_MAX: u32 = 256;
+
+/// Batches of appends taken in at a time; at 128 names of 72 bytes each they hold 10 MB. Further ones wait at the door.
+const INTERACTIVE_BATCHES_MAX: usize = 1024;
+
+/// Batches of sweeps taken in at a time. They take turns, and few make the ring as busy as many.
+const SWEEP_BATCHES_MAX: usize = 64;
+
+/// A handle on one datastore's engine; cheap to clone. The last one to go ends the engine's threads.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    disk: Disk,
+    kind: &'static str,
+    fallback_reason: Option<String>,
+    counters: Arc<Counters>,
+    pool: Pool,
+    intake: Arc<Intake>,
+    /// Places for batches, by class.
+    places: [Arc<Semaphore>; 2],
+    thread: Mutex<Option<JoinHandle<()>>>,
+    shut_down: AtomicBool,
+}
+
+/// The engine's thread and the way to it.
+struct Front {
+    kind: &'static str,
+    intake: Arc<Intake>,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts the threads of an engine for the datastore `name` and says which one it became.
+    ///
+    /// Errors: `Invalid` for a number out of its range; `Io` when threads cannot be had, or when [`EngineChoice::Uring`] is asked for and the
+    /// kernel refuses, with the likely cause.
+    pub fn start(name: &str, config: &EngineConfig) -> Result<Self> {
+        Self::start_on(name, config, Disk::real())
+    }
+
+    /// As [`Self::start`], with `disk` for what [`Self::run`] does (tests inject faults with it).
+    pub fn start_on(name: &str, config: &EngineConfig, disk: Disk) -> Result<Self> {
+        if !(1..=WORKERS_MAX).contains(&config.workers) {
+            return Err(Error::invalid(format!("engine: workers must be 1 to {WORKERS_MAX}, not {}", config.workers)));
+        }
+        if config.io_threads == 0 {
+            return Err(Error::invalid("engine: io-threads must be at least 1"));
+        }
+        let counters = Arc::new(Counters::default());
+        let (front, fallback_reason) = start_front(name, config, &counters)?;
+        let pool = match Pool::start(&format!("io:{name}"), config.io_threads) {
+            Ok(pool) => pool,
+            Err(e) => {
+                front.intake.close();
+                join_unless_self(front.thread);
+                return Err(Error::io("cannot start the threads for file work", e));
+            }
+        };
+        tracing::info!(datastore = name, engine = front.kind, workers = config.workers, "presence checks are ready");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                disk,
+                kind: front.kind,
+                fallback_reason,
+                counters,
+                pool,
+                intake: front.intake,
+                places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX].map(|n| Arc::new(Semaphore::new(n))),
+                thread: Mutex::new(Some(front.thread)),
+                shut_down: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// `uring`, `threads` or `sync`.
+    pub fn kind(&self) -> &'static str {
+        self.inner.kind
+    }
+
+    /// Why a wanted ring was not had, if so.
+    pub fn fallback_reason(&self) -> Option<&str> {
+        self.inner.fallback_reason.as_deref()
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> EngineCounters {
+        self.inner.counters.snapshot(self.inner.pool.done())
+    }
+
+    /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work runs to its end.
+    ///
+    /// Errors: `Closed` once the engine is shut down; `Io` with the panic's text when `work` panics.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
+        note_disk_work("run");
+        let disk = self.inner.disk.clone();
+        self.inner.pool.run(move || work(&disk)).await
+    }
+
+    /// Gives blocking file work to the pool and does not wait for it: what a `Drop` does, which cannot wait. It needs no place in
+    /// the queue and no runtime. Work given after the shutdown is dropped undone.
+    pub fn detach(&self, work: impl FnOnce(&Disk) + Send + 'static) {
+        let disk = self.inner.disk.clone();
+        self.inner.pool.detach(move || work(&disk));
+    }
+
+    /// Makes all checks of a batch. A dropped future does not stop them, only the answer is lost.
+    ///
+    /// Errors: `Closed` once the engine is shut down. What the kernel says about a single name is in the reply.
+    pub async fn stat(&self, batch: StatBatch) -> Result<StatReply> {
+        note_disk_work("stat");
+        let started = Instant::now();
+        if u32::try_from(batch.names.len()).is_err() {
+            return Err(Error::invalid("more names than a batch may have"));
+        }
+        let inner = &self.inner;
+        let places = Arc::clone(&inner.places[batch.class as usize]);
+        let place = places.acquire_owned().await.map_err(|_| inner.ended())?;
+        let (reply, replied) = oneshot::channel();
+        inner.intake.push(Request { batch, reply, place }).map_err(|_| inner.ended())?;
+        let results = replied.await.map_err(|_| inner.ended())?;
+        Ok(StatReply { results, elapsed: started.elapsed() })
+    }
+
+    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime thread.
+    pub fn shutdown(&self) {
+        self.inner.close();
+        self.inner.join();
+    }
+}
+
+impl Inner {
+    /// Refuses what is new and lets what has begun end.
+    fn close(&self) {
+        self.shut_down.store(true, Ordering::SeqCst);
+        for places in &self.places {
+            places.close();
+        }
+        self.intake.close();
+        self.pool.close();
+    }
+
+    fn join(&self) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            join_unless_self(thread);
+        }
+        self.pool.join();
+    }
+
+    /// Why there is no answer.
+    fn ended(&self) -> Error {
+        if self.shut_down.load(Ordering::SeqCst) {
+            Error::closed("the engine is shut down")
+        } else {
+            let cause = io::Error::other("its thread has ended, the log says why");
+            Error::io("presence checks of this datastore are out of service until a restart", cause)
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+        if may_block() {
+            self.join();
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("kind", &self.kind).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+fn start_front(name: &str, config: &EngineConfig, counters: &Arc<Counters>) -> Result<(Front, Option<String>)> {
+    match config.choice {
+        EngineChoice::Sync => Ok((start_threads(name, 0, counters)?, None)),
+        EngineChoice::Threads | EngineChoice::Auto | EngineChoice::Uring => {
+            Ok((start_threads(name, config.workers, counters)?, None))
+        }
+    }
+}
+
+/// Threads in the place of a ring; the serial engine when `workers` is 0.
+fn start_threads(name: &str, workers: u32, counters: &Arc<Counters>) -> Result<Front> {
+    let count = usize::try_from(workers.min(STAT_THREADS_MAX)).expect("a small number");
+    let (kind, policy) = if count == 0 { ("sync", Policy::InlineOnly) } else { ("threads", Policy::Adaptive) };
+    let events = Events::new();
+    let threads = Threads::start(&format!("stat:{name}"), count, events.clone());
+    let threads = threads.io_context(|| "cannot start the threads for presence checks")?;
+    start_driver(name, kind, policy, counters, events, move || Ok(threads))
+}
+
+/// Starts the engine's own thread. `make` runs on it, since a ring and its workers belong to the thread that made it.
+fn start_driver<W: Workers>(
+    name: &str,
+    kind: &'static str,
+    policy: Policy,
+    counters: &Arc<Counters>,
+    waker: impl Wake + 'static,
+    make: impl FnOnce() -> Result<W> + Send + 'static,
+) -> Result<Front> {
+    let intake = Arc::new(Intake::new(Box::new(waker)));
+    let (made, was_made) = std::sync::mpsc::channel();
+    let own = (Arc::clone(&intake), Arc::clone(counters), name.to_owned());
+    let body = move || {
+        let (intake, counters, name) = own;
+        let workers = match make() {
+            Ok(workers) => workers,
+            Err(e) => {
+                let _ = made.send(Err(e));
+                return;
+            }
+        };
+        let driver = Driver::new(workers, policy, intake, counters);
+        let _ = made.send(Ok(()));
+        if let Err(e) = driver.run() {
+            tracing::error!(datastore = name, error = %e, "presence checks ended; restart the daemon");
+        }
+    };
+    let thread = std::thread::Builder::new().name(format!("{kind}:{name}"));
+    let thread = thread.spawn(body).io_context(|| "cannot start the engine's thread")?;
+    match was_made.recv() {
+        Ok(Ok(())) => Ok(Front { kind, intake, thread }),
+        Ok(Err(e)) => {
+            join_unless_self(thread);
+            Err(e)
+        }
+        Err(_) => {
+            join_unless_self(thread);
+            Err(Error::io("cannot start the engine's thread", io::Error::other("it panicked")))
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One presence check by plain system calls: the one that may wait, and the one that never does.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::disk::FileKind;
+use super::stat::{FileStat, StatName, StatResult};
+
+/// Type and size; not the rest, so that a network file system need not ask its server for it.
+pub(super) const MASK: StatxFlags = StatxFlags::TYPE.union(StatxFlags::SIZE);
+
+/// Whose word is taken about a file of a network file system.
+pub(super) fn sync_flag(force_sync: bool) -> AtFlags {
+    if force_sync { AtFlags::STATX_FORCE_SYNC } else { AtFlags::STATX_DONT_SYNC }
+}
+
+/// What a mode and a size of `statx` say.
+pub(super) fn file_stat(mode: u16, size_bytes: u64) -> FileStat {
+    let kind = match FileType::from_raw_mode(u32::from(mode)) {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Dir,
+        _ => FileKind::Other,
+    };
+    FileStat { kind, size_bytes }
+}
+
+/// `statx`, symbolic links followed. May wait for a disk.
+pub(super) fn stat(dir: impl AsFd, name: &StatName, force_sync: bool) -> StatResult {
+    let dir = dir.as_fd();
+    let s = retry_on_intr(|| rustix::fs::statx(dir, name.as_c_str(), sync_flag(force_sync), MASK))?;
+    Ok(file_stat(s.stx_mode, s.stx_size))
+}
+
+/// What the kernel could say without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cached {
+    /// The name and its inode are in memory, and this is what they say.
+    Hit(FileStat),
+    /// Not in memory, or no such name: ask properly. An absent file is never reported from here.
+    Miss,
+    /// This kernel (before 5.12) or this sandbox has no such question.
+    Unsupported,
+}
+
+/// Asks the name cache only: `openat2(O_PATH, RESOLVE_CACHED)` fails with `EAGAIN` rather than wait for a disk or a server.
+pub(super) fn stat_cached(dir: BorrowedFd<'_>, name: &StatName) -> Cached {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(dir, name.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED) {
+        Ok(file) => match rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH | sync_flag(false), MASK) {
+            Ok(s) => Cached::Hit(file_stat(s.stx_mode, s.stx_size)),
+            Err(_) => Cached::Miss,
+        },
+        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Cached::Unsupported,
+        Err(_) => Cached::Miss,
+    }
+}

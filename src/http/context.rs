@@ -1,0 +1,149 @@
+//! What a handler gets: the daemon's parts, and who asks.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::lifecycle::Lifecycle;
+use crate::auth::{AclPath, Privileges, ServerKeys, Users};
+use crate::clock::Clock;
+use crate::engine::ComputePool;
+use crate::error::{Error, Result};
+use crate::store::Datastore;
+use crate::sync::Mutex;
+use crate::task;
+use crate::types::{AuthId, DatastoreName, Namespace};
+
+/// The parts of a running daemon.
+#[derive(Debug)]
+pub struct App {
+    /// What time it is.
+    pub clock: Clock,
+    /// Running and ended tasks.
+    pub tasks: task::Registry,
+    /// Threads for hashing and compression.
+    pub compute: ComputePool,
+    /// Whether the daemon is on its way down.
+    pub lifecycle: Lifecycle,
+    /// Who is known, and what they may do.
+    pub users: UserBook,
+    /// What tickets are signed and token secrets hashed with.
+    pub keys: ServerKeys,
+    /// How long refusals wait.
+    pub delays: Delays,
+    /// All datastores by name.
+    pub datastores: BTreeMap<DatastoreName, Datastore>,
+}
+
+impl App {
+    /// The datastore of that name; the recorded words if there is none.
+    pub fn datastore(&self, name: &DatastoreName) -> Result<Datastore> {
+        let found = self.datastores.get(name).cloned();
+        found.ok_or_else(|| Error::invalid(format!("no such datastore '{name}'")))
+    }
+}
+
+/// How long a refusal waits before it is sent, so that guessing is slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Delays {
+    /// 401.
+    pub unauthenticated: Duration,
+    /// 403 of a call's own privilege rule.
+    pub denied: Duration,
+}
+
+impl Default for Delays {
+    /// The original's.
+    fn default() -> Self {
+        Self { unauthenticated: Duration::from_secs(3), denied: Duration::from_millis(500) }
+    }
+}
+
+/// The users as they are now; replaced as a whole.
+#[derive(Debug, Default)]
+pub struct UserBook {
+    current: Mutex<Arc<Users>>,
+}
+
+impl UserBook {
+    /// A book with these users.
+    pub fn new(users: Users) -> Self {
+        Self { current: Mutex::new(Arc::new(users)) }
+    }
+
+    /// The users as they are now.
+    pub fn get(&self) -> Arc<Users> {
+        self.current.lock().clone()
+    }
+
+    /// Other users from now on.
+    pub fn replace(&self, users: Users) {
+        *self.current.lock() = Arc::new(users);
+    }
+}
+
+/// One authenticated request, its parameters aside.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// The daemon's parts.
+    pub app: Arc<App>,
+    /// Who asks.
+    pub auth: AuthId,
+    /// From where.
+    pub peer: SocketAddr,
+    /// With which headers.
+    pub headers: HeaderMap,
+    /// In which version of HTTP.
+    pub version: http::Version,
+    /// The connection after a 101, if the client asked for one.
+    pub upgrade: Option<OnUpgrade>,
+    /// The raw body; only calls that stream find it here.
+    pub body: Option<Incoming>,
+}
+
+impl RequestContext {
+    /// What the asker may do at a place.
+    pub fn privileges(&self, path: &AclPath) -> Privileges {
+        self.app.users.get().acl.privileges(&self.auth, path)
+    }
+
+    /// What the asker may do in a namespace of a datastore.
+    pub fn datastore_privileges(&self, store: &DatastoreName, ns: &Namespace) -> Privileges {
+        self.privileges(&AclPath::datastore(store, ns))
+    }
+
+    /// The whole raw body of a streaming call, at most `bytes_max` long.
+    pub async fn read_body(&mut self, bytes_max: usize) -> Result<Bytes> {
+        match self.body.take() {
+            Some(body) => read_body(body, bytes_max).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+}
+
+/// Reads a body to its end; a longer one than `bytes_max` is refused as soon as that is seen.
+pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes> {
+    let too_long = || Error::invalid(format!("the request body is longer than {bytes_max} bytes"));
+    let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        return Err(too_long());
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Error::closed("the request body ended early").with_source(e))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > bytes_max {
+                return Err(too_long());
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.freeze())
+}
