@@ -1,5 +1,7 @@
 //! Ringvault.
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod engine;
 pub mod error;

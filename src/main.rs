@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ringvault` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    ringvault::cli::main()
+}

@@ -171,7 +171,7 @@ impl<W: Workers> Driver<W> {
             if !open && self.schedule.is_empty() {
                 return Ok(());
             }
-            self.turn(idle)?;
+            self.turn(idle, open)?;
         }
     }
 
@@ -271,9 +271,10 @@ impl<W: Workers> Driver<W> {
         self.counters.in_flight(self.schedule.in_flight());
     }
 
-    fn turn(&mut self, idle: bool) -> io::Result<()> {
+    /// Lets the workers have what was handed over and takes their answers in. `open`: whether batches may still come.
+    fn turn(&mut self, idle: bool, open: bool) -> io::Result<()> {
         let mut ended = std::mem::take(&mut self.ended);
-        let turned = if idle { self.sleep(&mut ended) } else { self.workers.turn(false, &mut ended) };
+        let turned = if idle { self.sleep(open, &mut ended) } else { self.workers.turn(false, &mut ended) };
         for Ended { ticket: Ticket { key, pos }, result } in ended.drain(..) {
             self.schedule.ended(key);
             let job = self.schedule.payload(key);
@@ -291,10 +292,11 @@ impl<W: Workers> Driver<W> {
         turned
     }
 
-    fn sleep(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
-        // In this order: a request pushed after our look finds `asleep` set and wakes us; one pushed before is seen by the look.
+    fn sleep(&mut self, open: bool, ended: &mut Vec<Ended>) -> io::Result<()> {
+        // In this order: a push or a close after our look finds `asleep` set and wakes us; one before is seen by the look. Once we know
+        // of the close nothing more can come, and only answers end the sleep.
         self.intake.asleep.store(true, Ordering::SeqCst);
-        let sleep = self.intake.requests.is_empty();
+        let sleep = !open || self.intake.requests.would_wait();
         let turned = self.workers.turn(sleep, ended);
         self.intake.asleep.store(false, Ordering::SeqCst);
         turned
@@ -316,3 +318,7 @@ impl<W: Workers> Drop for Driver<W> {
         self.intake.requests.close_and_clear();
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

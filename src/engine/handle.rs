@@ -1,5 +1,6 @@
 //! The handle that the rest of the crate holds: starts an engine, asks it, ends it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -13,8 +14,10 @@ use super::counters::{Counters, EngineCounters};
 use super::disk::Disk;
 use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
 use super::pool::{Pool, join_unless_self, may_block};
+use super::probe::Refusal;
 use super::stat::{EngineChoice, EngineConfig, StatBatch, StatReply};
 use super::threads::{Events, STAT_THREADS_MAX, Threads};
+use super::uring::{Ring, WakeFd};
 use crate::error::{Error, IoContext, Result};
 use crate::sync::{Mutex, note_disk_work};
 
@@ -197,13 +200,37 @@ impl fmt::Debug for Inner {
     }
 }
 
+/// The front that the operator's choice and the kernel allow, and why it is not the one that was wanted.
 fn start_front(name: &str, config: &EngineConfig, counters: &Arc<Counters>) -> Result<(Front, Option<String>)> {
     match config.choice {
         EngineChoice::Sync => Ok((start_threads(name, 0, counters)?, None)),
-        EngineChoice::Threads | EngineChoice::Auto | EngineChoice::Uring => {
-            Ok((start_threads(name, config.workers, counters)?, None))
-        }
+        EngineChoice::Threads => Ok((start_threads(name, config.workers, counters)?, None)),
+        EngineChoice::Uring => match start_ring(name, config.workers, Policy::WorkersOnly, counters)? {
+            Ok(front) => Ok((front, None)),
+            Err(refusal) => {
+                Err(Error::io("engine uring was asked for, and there is no ring", io::Error::other(refusal)))
+            }
+        },
+        EngineChoice::Auto => match start_ring(name, config.workers, Policy::Adaptive, counters)? {
+            Ok(front) => Ok((front, None)),
+            Err(refusal) => {
+                tracing::warn!(datastore = name, cause = %refusal, "no io_uring, presence checks use threads");
+                Ok((start_threads(name, config.workers, counters)?, Some(refusal.to_string())))
+            }
+        },
     }
+}
+
+/// The kernel's workers behind a ring, or why there is none. The outer error is one of ours: no thread, no descriptor.
+fn start_ring(
+    name: &str,
+    workers: u32,
+    policy: Policy,
+    counters: &Arc<Counters>,
+) -> Result<std::result::Result<Front, Refusal>> {
+    let wake = WakeFd::new().io_context(|| "cannot make an eventfd")?;
+    let (ring_wake, ring_counters) = (wake.clone(), Arc::clone(counters));
+    start_driver(name, "uring", policy, counters, wake, move || Ring::start(workers, ring_wake, ring_counters))
 }
 
 /// Threads in the place of a ring; the serial engine when `workers` is 0.
@@ -213,31 +240,31 @@ fn start_threads(name: &str, workers: u32, counters: &Arc<Counters>) -> Result<F
     let events = Events::new();
     let threads = Threads::start(&format!("stat:{name}"), count, events.clone());
     let threads = threads.io_context(|| "cannot start the threads for presence checks")?;
-    start_driver(name, kind, policy, counters, events, move || Ok(threads))
+    let Ok(front) = start_driver(name, kind, policy, counters, events, move || Ok::<_, Infallible>(threads))?;
+    Ok(front)
 }
 
-/// Starts the engine's own thread. `make` runs on it, since a ring and its workers belong to the thread that made it.
-fn start_driver<W: Workers>(
+/// Starts the engine's own thread. `make` runs on it, since a ring and its workers belong to the thread that made it; the inner error is its.
+fn start_driver<W: Workers, E: Send + 'static>(
     name: &str,
     kind: &'static str,
     policy: Policy,
     counters: &Arc<Counters>,
     waker: impl Wake + 'static,
-    make: impl FnOnce() -> Result<W> + Send + 'static,
-) -> Result<Front> {
+    make: impl FnOnce() -> std::result::Result<W, E> + Send + 'static,
+) -> Result<std::result::Result<Front, E>> {
     let intake = Arc::new(Intake::new(Box::new(waker)));
     let (made, was_made) = std::sync::mpsc::channel();
     let own = (Arc::clone(&intake), Arc::clone(counters), name.to_owned());
     let body = move || {
         let (intake, counters, name) = own;
-        let workers = match make() {
-            Ok(workers) => workers,
+        let driver = match make() {
+            Ok(workers) => Driver::new(workers, policy, intake, counters),
             Err(e) => {
                 let _ = made.send(Err(e));
                 return;
             }
         };
-        let driver = Driver::new(workers, policy, intake, counters);
         let _ = made.send(Ok(()));
         if let Err(e) = driver.run() {
             tracing::error!(datastore = name, error = %e, "presence checks ended; restart the daemon");
@@ -246,10 +273,10 @@ fn start_driver<W: Workers>(
     let thread = std::thread::Builder::new().name(format!("{kind}:{name}"));
     let thread = thread.spawn(body).io_context(|| "cannot start the engine's thread")?;
     match was_made.recv() {
-        Ok(Ok(())) => Ok(Front { kind, intake, thread }),
+        Ok(Ok(())) => Ok(Ok(Front { kind, intake, thread })),
         Ok(Err(e)) => {
             join_unless_self(thread);
-            Err(e)
+            Ok(Err(e))
         }
         Err(_) => {
             join_unless_self(thread);

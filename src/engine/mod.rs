@@ -20,11 +20,14 @@ mod fault;
 mod handle;
 mod plain;
 mod pool;
+mod probe;
 mod schedule;
 mod stat;
 #[cfg(test)]
 mod suite;
 mod threads;
+#[expect(unsafe_code, reason = "the ring shares memory with the kernel; each block says who keeps it alive")]
+mod uring;
 mod work_queue;
 
 pub use counters::EngineCounters;

@@ -56,3 +56,35 @@ pub(super) fn stat_cached(dir: BorrowedFd<'_>, name: &StatName) -> Cached {
         Err(_) => Cached::Miss,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_says_what_the_file_says_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(folder.path()).unwrap();
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("d", folder.path().join("link")).unwrap();
+        for name in ["d", "link", "missing", "d/missing", "."] {
+            let name = StatName::new(name).unwrap();
+            match (stat_cached(dir.as_fd(), &name), stat(&dir, &name, false)) {
+                (Cached::Hit(cached), proper) => assert_eq!(Ok(cached), proper, "{name:?}"),
+                (Cached::Miss, _) => {}
+                (Cached::Unsupported, _) => println!("skipped: no RESOLVE_CACHED here"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_absent_name_is_never_an_answer_of_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(folder.path()).unwrap();
+        let name = StatName::new("missing").unwrap();
+        for _ in 0..3 {
+            assert_eq!(stat(&dir, &name, false), Err(Errno::NOENT));
+            assert!(!matches!(stat_cached(dir.as_fd(), &name), Cached::Hit(_)));
+        }
+    }
+}

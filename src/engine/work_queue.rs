@@ -70,9 +70,10 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Whether nothing is inside at present.
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().items.is_empty()
+    /// Whether there is nothing inside at present and something may still come.
+    pub(super) fn would_wait(&self) -> bool {
+        let state = self.state.lock();
+        state.items.is_empty() && !state.closed
     }
 
     /// Refuses further items. Those inside are still handed out.

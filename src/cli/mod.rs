@@ -1,0 +1,55 @@
+//! The command line: one file a subcommand. Each turns its arguments into a call of the library and prints what came of it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod backup;
+mod client;
+pub mod restore;
+pub mod snapshots;
+
+/// A backup server for hosts with limited I/O, and a small client for it
+#[derive(Parser, Debug)]
+#[command(name = "ringvault", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Snapshots(snapshots::Args),
+}
+
+/// Runs what the process's arguments ask for. The last line on standard error says why it failed.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Snapshots(args) => snapshots::run(args),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("error: {e}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_consistent_and_explained() {
+        use clap::CommandFactory;
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            for arg in sub.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What a backup or a restore tells while it runs.
+
+use crate::types::ArchiveName;
+
+/// Hears what happens; called from runtime threads, so it must not block.
+pub trait Observer: Send + Sync {
+    /// An archive begins; `None` when nobody knows how long it is.
+    fn begins(&self, archive: &ArchiveName, size_bytes: Option<u64>);
+
+    /// `bytes` more of it are done: acknowledged by the server, or written to the target.
+    fn advances(&self, bytes: u64);
+
+    /// The archive is complete.
+    fn ends(&self, archive: &ArchiveName);
+
+    /// Something went wrong that does not end the run.
+    fn warns(&self, text: &str);
+}
+
+/// Tells nobody, apart from the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn begins(&self, _: &ArchiveName, _: Option<u64>) {}
+
+    fn advances(&self, _: u64) {}
+
+    fn ends(&self, _: &ArchiveName) {}
+
+    fn warns(&self, text: &str) {
+        tracing::warn!("{text}");
+    }
+}
