@@ -78,6 +78,19 @@ fn downloads(target: &str, wanted: &[u8], got: &[u8]) -> Option<String> {
     (wanted != got).then(|| format!("other bytes: {} of {}", got.len(), wanted.len()))
 }
 
+/// Sorts what has no order, and keeps every value.
+pub fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, sorted(v))).collect()),
+        Value::Array(list) => {
+            let mut list: Vec<Value> = list.into_iter().map(sorted).collect();
+            list.sort_by_key(ToString::to_string);
+            Value::Array(list)
+        }
+        other => other,
+    }
+}
+
 /// Blanks volatile values and sorts what has no order.
 pub fn steady(value: Value, key: &str) -> Value {
     match value {
