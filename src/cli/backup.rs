@@ -14,14 +14,16 @@ Examples:
   Back up a disk and a configuration file as the group host/HOSTNAME:
     ringvault backup root.img:/dev/vg0/root-snapshot fstab.conf:/etc/fstab
 
-  Back up a virtual machine's disk; unchanged chunks are not sent again:
-    ringvault backup drive-scsi0.img:/var/lib/vm/100.raw --backup-type vm --backup-id 100
+  Back up a stopped virtual machine's disk as the group vm/100:
+    ringvault backup drive-scsi0.img:/var/lib/vm/100.raw \\
+        --backup-type vm --backup-id 100
 
   Back up a directory through tar:
     tar -C /srv -c data | ringvault backup data.tar.stream:-
 
-The server, the user and the secret come from PBS_REPOSITORY, PBS_PASSWORD (or PBS_PASSWORD_FILE, PBS_PASSWORD_CMD,
-PBS_PASSWORD_FD) and PBS_FINGERPRINT. `ringvault serve` writes them into connection.env of its data directory.";
+The server, the user and the secret come from PBS_REPOSITORY, PBS_PASSWORD (or
+PBS_PASSWORD_FILE, PBS_PASSWORD_CMD, PBS_PASSWORD_FD) and PBS_FINGERPRINT.
+`ringvault serve` writes them into connection.env of its data directory.";
 
 /// Back up images, configuration files and streams as one snapshot
 ///

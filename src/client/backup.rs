@@ -49,6 +49,26 @@ impl Options {
 
 /// Runs a backup to its end. An error, or dropping the future, cuts the connection, and the server removes the snapshot.
 pub async fn run(client: &Client, options: &Options, observer: Arc<dyn Observer>) -> Result<BackupReport> {
+    run_once(client, options, observer).await.map_err(advise)
+}
+
+/// Says what to do where the server's words alone do not.
+fn advise(error: Error) -> Error {
+    let text = error.to_string();
+    // How servers that check known chunks word it (spec 03 §10).
+    if text.contains("known chunk stat failed") || text.contains("stat registered chunks failed") {
+        return Error::new(
+            error.kind(),
+            format!(
+                "{text}: a chunk that earlier backups rely on is missing on the server, so this backup was given up; \
+                 run it again: it uploads everything and puts the missing chunks back"
+            ),
+        );
+    }
+    error
+}
+
+async fn run_once(client: &Client, options: &Options, observer: Arc<dyn Observer>) -> Result<BackupReport> {
     let started = Instant::now();
     archive_spec::check_all(&options.archives)?;
     let compute = Compute::new();

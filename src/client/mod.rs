@@ -12,6 +12,8 @@
 pub mod archive_spec;
 pub mod backup;
 pub mod environment;
+#[cfg(test)]
+mod fake_server;
 mod index;
 mod known;
 mod observer;
@@ -23,6 +25,8 @@ mod report;
 mod repository;
 mod rest;
 pub mod restore;
+#[cfg(test)]
+mod round_trip_tests;
 mod session;
 pub mod snapshots;
 mod source;

@@ -209,6 +209,26 @@ impl Disk {
         Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
     }
 
+    /// What `fstat` says about an open directory.
+    pub fn dir_meta(&self, dir: &OwnedFd) -> io::Result<FileMeta> {
+        self.begin.op("fstat", None)?;
+        let s = rustix::fs::fstat(dir)?;
+        Ok(FileMeta {
+            kind: match rustix::fs::FileType::from_raw_mode(s.st_mode) {
+                rustix::fs::FileType::RegularFile => FileKind::File,
+                rustix::fs::FileType::Directory => FileKind::Dir,
+                _ => FileKind::Other,
+            },
+            size_bytes: u64::try_from(s.st_size).unwrap_or(0),
+            mode: s.st_mode & 0o7777,
+            uid: s.st_uid,
+            gid: s.st_gid,
+            dev: s.st_dev,
+            ino: s.st_ino,
+            nlink: s.st_nlink,
+        })
+    }
+
     /// A whole file, at most `max_bytes` long; a longer one is `InvalidData` and is not read.
     pub fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         self.open(path)?.read_all(max_bytes)
@@ -247,6 +267,18 @@ impl Disk {
     pub fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.begin("mkdir", path)?;
         std::fs::DirBuilder::new().mode(mode).create(path)
+    }
+
+    /// As [`Self::mkdir`], with the directories above it; fine if it is there already.
+    pub fn mkdir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
+        match (self.mkdir(path, mode), path.parent()) {
+            (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+                self.mkdir_all(parent, mode)?;
+                self.mkdir_all(path, mode)
+            }
+            (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            (made, _) => made,
+        }
     }
 
     /// Removes an empty directory.

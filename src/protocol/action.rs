@@ -4,14 +4,9 @@ use std::fmt;
 
 use crate::types::{ArchiveName, ChunkSize, Digest};
 
-/// Largest body with JSON parameters (spec 03 §6.5): 512 KiB, as newer servers take.
-pub const JSON_BODY_BYTES_MAX: u64 = 512 << 10;
-
-/// Most chunks of one append. Clients send up to 128; a JSON body of [`JSON_BODY_BYTES_MAX`] holds fewer than this
-/// many, since a digest takes 67 bytes of it and an offset two.
+/// Most chunks of one append. Clients send up to 128; what fits into a JSON body of 512 KiB is fewer than this too,
+/// since a digest takes 67 bytes of it and an offset two.
 pub const APPEND_ENTRIES_MAX: usize = 8192;
-
-const _: () = assert!(JSON_BODY_BYTES_MAX / 69 < APPEND_ENTRIES_MAX as u64);
 
 /// Fixed or dynamic: which index a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

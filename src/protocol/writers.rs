@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Append, Close, WriterId, WriterKind};
+use super::action::{APPEND_ENTRIES_MAX, Append, Close, WriterId, WriterKind};
 use crate::error::{Error, Result};
 use crate::types::{ArchiveName, ChunkSize, Digest, FIXED_CHUNK_BYTES};
 
@@ -277,6 +277,10 @@ impl Writers {
             let (has, wants) = (offsets.len(), digests.len());
             return Err(Error::invalid(format!("offset list has wrong length ({has} != {wants})")));
         }
+        if digests.len() > APPEND_ENTRIES_MAX {
+            let text = format!("an append has at most {APPEND_ENTRIES_MAX} chunks (got {})", digests.len());
+            return Err(Error::invalid(text));
+        }
         if let Some(first) = digests.first()
             && size_of(first).is_none()
         {
@@ -377,6 +381,14 @@ impl Writers {
 }
 
 impl AppendPlan {
+    /// The first chunk, in the order of the request, that `is` so.
+    pub fn first_that(&self, is: impl Fn(&Digest) -> bool) -> Option<Digest> {
+        match &self.entries {
+            Entries::Fixed(entries) => entries.iter().map(|(_, digest)| *digest).find(is),
+            Entries::Dynamic { entries, .. } => entries.iter().map(|(_, digest)| *digest).find(is),
+        }
+    }
+
     /// How many entries.
     pub fn count(&self) -> u64 {
         let count = match &self.entries {

@@ -1,22 +1,37 @@
 //! The public face of a datastore.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::backup::BackupLease;
-use super::check::Freshness;
-use super::chunk_store::Inserted;
+use super::begin::Begin;
+use super::check::{Checker, Freshness};
+use super::chunk_store::{ChunkStore, Inserted};
+use super::create;
+use super::durable::Durable;
+use super::explain::{failed, no_entry};
+use super::file_reader::{FileReader, OpenFile};
+use super::index_read::IndexReader;
+use super::layout::Layout;
+use super::lock::{DirLock, Refusal};
+use super::manifest_lock::ManifestLocks;
+use super::network_fs::is_network_fs;
 use super::presence::CheckReport;
+use super::process_lock::{self, Exclusion, ProcessLock};
 use super::reader::ReaderLease;
-use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
-use super::tree::{Counts, GroupInfo, NamespaceRemoval};
-use crate::clock::Clock;
-use crate::engine::{Class, Engine, FsUsage};
+use super::removal;
+use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotDir, SnapshotInfo};
+use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
+use super::temps::{self, Temps};
+use super::tree::{self, Counts, GroupInfo, NamespaceRemoval};
+use crate::clock::{Clock, EpochSecs};
+use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
-use crate::types::{AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
+use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
 
 /// What is made durable, and when (`tuning: sync-level` of spec 01 §6.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -89,35 +104,130 @@ pub struct Datastore {
     inner: Arc<Inner>,
 }
 
+/// What the parts of an open datastore share.
 #[derive(Debug)]
-struct Inner {
-    config: DatastoreConfig,
-    engine: Engine,
-    clock: Clock,
+pub(super) struct Inner {
+    pub(super) config: DatastoreConfig,
+    pub(super) layout: Layout,
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) durable: Durable,
+    pub(super) process_lock: Arc<ProcessLock>,
+    pub(super) manifest_locks: ManifestLocks,
+    pub(super) chunks: Arc<ChunkStore>,
+    pub(super) checker: Arc<Checker>,
+    pub(super) network_fs: bool,
+    /// Whether `.chunks` lies on another file system than the base.
+    pub(super) chunks_elsewhere: bool,
 }
 
-fn not_yet<T>() -> Result<T> {
-    Err(Error::closed("not yet"))
+impl Inner {
+    fn open(disk: &Disk, config: DatastoreConfig, engine: Engine, clock: Clock) -> Result<Self> {
+        let layout = Layout::new(&config.path);
+        let user = rustix::process::geteuid().as_raw();
+        let owner = create::check_top(disk, &layout, config.owner, user, false)?;
+        let opening = |e| failed("unable to open datastore", layout.base(), e);
+        let network_fs = is_network_fs(disk.fs_magic(&layout.chunks()).map_err(opening)?);
+        let chunks_elsewhere =
+            disk.stat(layout.base()).map_err(opening)?.dev != disk.stat(&layout.chunks()).map_err(opening)?.dev;
+        match temps::recover(disk, layout.base()).map_err(opening)? {
+            0 => {}
+            count => tracing::info!(store = %config.name, count, "removed temporary files that a crash left behind"),
+        }
+        let temps = Arc::new(Temps::new(layout.base(), engine.clone()));
+        let durable = Durable::new(config.sync_level, owner, temps);
+        let name = config.name.as_str();
+        Ok(Self {
+            process_lock: process_lock::open(disk, &layout.lock_file()).map_err(opening)?,
+            manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
+            chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone())),
+            checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
+            config,
+            layout,
+            engine,
+            clock,
+            durable,
+            network_fs,
+            chunks_elsewhere,
+        })
+    }
+
+    /// Does file work that needs the paths.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Disk, &Arc<Self>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(self);
+        self.engine.run(move |disk| work(disk, &inner)).await?
+    }
+
+    pub(super) async fn open_index(
+        self: &Arc<Self>,
+        ns: &Namespace,
+        snapshot: &Snapshot,
+        name: &ArchiveName,
+    ) -> Result<IndexReader> {
+        let path = self.layout.snapshot(ns, snapshot).join(name.as_str());
+        let kind = name.kind();
+        self.run(move |disk, inner| IndexReader::open(disk, &inner.engine, &path, kind)).await
+    }
+
+    pub(super) async fn open_blob(
+        self: &Arc<Self>,
+        ns: &Namespace,
+        snapshot: &Snapshot,
+        name: &ArchiveName,
+    ) -> Result<FileReader> {
+        let path = self.layout.snapshot(ns, snapshot).join(name.as_str());
+        self.run(move |disk, inner| match OpenFile::open(disk, &path) {
+            Ok(open) => Ok(FileReader::new(inner.engine.clone(), open)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::not_found(format!("open file {path:?} failed - not found")))
+            }
+            Err(e) => Err(failed("open file failed:", &path, e)),
+        })
+        .await
+    }
+
+    pub(super) async fn update_manifest(
+        self: &Arc<Self>,
+        ns: &Namespace,
+        snapshot: &Snapshot,
+        edit: impl FnOnce(&mut Manifest) + Send + 'static,
+    ) -> Result<()> {
+        let path = self.layout.manifest(ns, snapshot);
+        let lock = self.manifest_locks.take(&self.engine, &path).await?;
+        self.run(move |disk, inner| {
+            let mut manifest = load_manifest(disk, &path)?.manifest;
+            edit(&mut manifest);
+            let stored = store_manifest(disk, &inner.durable, &path, &manifest.to_blob());
+            drop(lock);
+            stored
+        })
+        .await
+    }
 }
 
 impl Datastore {
     /// Makes a new datastore: the base directory (which may exist and be empty of a `.chunks`), `.chunks`, `.lock` and the 65,536
-    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root.
+    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root. What was made is removed again on an error.
     pub async fn create(path: &Path, owner: Option<(u32, u32)>, engine: &Engine) -> Result<()> {
-        let _ = (path, owner, engine);
-        not_yet()
+        create::create(path, owner, engine).await
     }
 
     /// Checks every directory and mode of an existing datastore that is to be adopted, and names the first that is wrong together
     /// with the command that puts it right. Looks at all 65,536 chunk directories: for the day of adoption, not for every start.
     pub async fn verify_layout(path: &Path, owner: Option<(u32, u32)>, engine: &Engine) -> Result<()> {
-        let _ = (path, owner, engine);
-        not_yet()
+        create::verify(path, owner, rustix::process::geteuid().as_raw(), engine).await
     }
 
-    /// Opens a datastore, and removes the temporary files that a crashed run of this program left in it.
+    /// Opens a datastore, and removes the temporary files that a crashed run of this program left in it. Unfinished snapshots stay: they
+    /// are shown as such, and prune removes them (spec 01 §5). Costs a few file operations, however large the datastore is.
     pub async fn open(config: DatastoreConfig, engine: Engine, clock: Clock) -> Result<Self> {
-        Ok(Self { inner: Arc::new(Inner { config, engine, clock }) })
+        let context = format!("datastore '{}'", config.name);
+        let own = engine.clone();
+        let inner = engine.run(move |disk| Inner::open(disk, config, own, clock)).await?;
+        Ok(Self { inner: Arc::new(inner.map_err(|e| e.context(context))?) })
     }
 
     /// Its name.
@@ -147,84 +257,138 @@ impl Datastore {
 
     /// Whether it lies on a network or user-space file system, where another host may change files behind our back.
     pub fn is_network_fs(&self) -> bool {
-        false
+        self.inner.network_fs
     }
 
     /// Space of its file system.
     pub async fn usage(&self) -> Result<FsUsage> {
-        not_yet()
+        let usage = |disk: &Disk, inner: &Arc<Inner>| {
+            let base = inner.layout.base();
+            disk.usage(base).map_err(|e| failed("unable to get disk usage of", base, e))
+        };
+        self.inner.run(usage).await
     }
 
-    /// Groups and snapshots of all namespaces.
+    /// Groups and snapshots of all namespaces, as far as groups have an owner and snapshots.
     pub async fn counts(&self) -> Result<Counts> {
-        not_yet()
+        let mut counts = Counts::default();
+        for ns in self.namespaces(&Namespace::root(), None).await? {
+            let groups = self.group_dirs(&ns).await?;
+            let found = self.each_group(&ns, groups, |disk, layout, ns, group| {
+                let owned = tree::listed_owner(disk, layout, ns, &group).is_some();
+                let count = if owned { tree::snapshots(disk, layout, ns, &group)?.len() } else { 0 };
+                Ok((group.ty(), count as u64))
+            });
+            for (ty, snapshots) in found.await? {
+                counts.add(ty, snapshots);
+            }
+        }
+        Ok(counts)
     }
 
     /// Whether a namespace is there; the root always is.
     pub async fn namespace_exists(&self, ns: &Namespace) -> Result<bool> {
-        let _ = ns;
-        not_yet()
+        let ns = ns.clone();
+        self.inner.run(move |disk, inner| tree::namespace_exists(disk, &inner.layout, &ns)).await
     }
 
     /// `parent` and all namespaces below it, at most `max_depth` levels down (`None`: all), parents before children.
     pub async fn namespaces(&self, parent: &Namespace, max_depth: Option<usize>) -> Result<Vec<Namespace>> {
-        let _ = (parent, max_depth);
-        not_yet()
+        let parent = parent.clone();
+        let max_depth = max_depth.unwrap_or(usize::MAX);
+        self.inner.run(move |disk, inner| tree::namespaces(disk, &inner.layout, &parent, max_depth)).await
     }
 
     /// Makes a namespace; fine if it exists already.
     pub async fn create_namespace(&self, parent: &Namespace, name: &str) -> Result<Namespace> {
-        let _ = (parent, name);
-        not_yet()
+        let (parent, ns) = (parent.clone(), parent.child(name)?);
+        self.inner.run(move |disk, inner| removal::create_namespace(disk, inner, &parent, ns)).await
     }
 
     /// Removes a namespace and those below it, with `delete_groups` also their groups; protected snapshots stay, and are an error
-    /// once all else is gone.
+    /// once all else is gone. One that does not exist is removed already.
     pub async fn delete_namespace(&self, ns: &Namespace, delete_groups: bool) -> Result<NamespaceRemoval> {
-        let _ = (ns, delete_groups);
-        not_yet()
+        removal::delete_namespace(&self.inner, ns, delete_groups).await
+    }
+
+    async fn group_dirs(&self, ns: &Namespace) -> Result<Vec<Group>> {
+        let ns = ns.clone();
+        self.inner.run(move |disk, inner| tree::groups(disk, &inner.layout, &ns)).await
+    }
+
+    /// Looks at each group, some at once, and returns what was found in the order of `groups`.
+    async fn each_group<T: Send + 'static>(
+        &self,
+        ns: &Namespace,
+        groups: Vec<Group>,
+        look: fn(&Disk, &Layout, &Namespace, Group) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let looks = groups.into_iter().map(|group| {
+            let (inner, ns) = (Arc::clone(&self.inner), ns.clone());
+            async move { inner.run(move |disk, inner| look(disk, &inner.layout, &ns, group)).await }
+        });
+        some_at_once(looks).await
     }
 
     /// All groups of a namespace that have a readable owner, sorted.
     pub async fn groups(&self, ns: &Namespace) -> Result<Vec<GroupInfo>> {
-        let _ = ns;
-        not_yet()
+        let groups = self.group_dirs(ns).await?;
+        Ok(self.each_group(ns, groups, tree::group_info).await?.into_iter().flatten().collect())
     }
 
     /// All snapshots of the groups that `filter` lets through, by group, oldest first.
     pub async fn snapshots(&self, ns: &Namespace, filter: GroupFilter) -> Result<Vec<SnapshotInfo>> {
-        let _ = (ns, filter);
-        not_yet()
+        let mut groups = self.group_dirs(ns).await?;
+        groups.retain(|group| filter.passes(group));
+        let infos =
+            self.each_group(ns, groups, |disk, layout, ns, group| tree::snapshot_infos(disk, layout, ns, &group));
+        Ok(infos.await?.into_iter().flatten().collect())
     }
 
     /// Files of a snapshot: those of the manifest, then the manifest, then the others (spec 05 §4).
     pub async fn files(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<Vec<FileInfo>> {
-        let _ = (ns, snapshot);
-        not_yet()
+        let (ns, snapshot) = (ns.clone(), snapshot.clone());
+        let files = self.inner.run(move |disk, inner| {
+            let dir = SnapshotDir::read(disk, &inner.layout.snapshot(&ns, &snapshot))?.ok_or_else(no_entry)?;
+            let loaded = load_manifest(disk, &inner.layout.manifest(&ns, &snapshot))?;
+            Ok(list_files(&dir, Some(&loaded)).0)
+        });
+        files.await
     }
 
     /// Owner of a group.
     pub async fn owner(&self, ns: &Namespace, group: &Group) -> Result<AuthId> {
-        let _ = (ns, group);
-        not_yet()
+        let (path, group) = (self.inner.layout.owner(ns, group), group.clone());
+        let owner = self.inner.run(move |disk, _| {
+            if disk.lstat(path.parent().unwrap_or(&path)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+                return Err(no_entry());
+            }
+            read_owner(disk, &path, &group)
+        });
+        owner.await
     }
 
     /// Removes a snapshot, and its group when that was the last one. Refused while somebody uses it, and when it is protected.
     pub async fn remove_snapshot(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<()> {
-        let _ = (ns, snapshot);
-        not_yet()
+        removal::remove_snapshot(&self.inner, ns, snapshot, removal::Emptied::RemoveGroup).await
     }
 
     /// Stores the client's log of a backup; refused if there is one. The CRC is checked here.
     pub async fn upload_client_log(&self, ns: &Namespace, snapshot: &Snapshot, blob: Vec<u8>) -> Result<()> {
-        let _ = (ns, snapshot, blob);
-        not_yet()
+        let turn = self.inner.manifest_locks.queue(&self.inner.layout.manifest(ns, snapshot)).await;
+        let dir = self.inner.layout.snapshot(ns, snapshot);
+        let stored = self.inner.run(move |disk, inner| {
+            let stored = store_client_log(disk, &inner.durable, &dir, &blob);
+            drop(turn);
+            stored
+        });
+        stored.await
     }
 
     /// Reads a manifest.
     pub async fn load_manifest(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<LoadedManifest> {
-        let _ = (ns, snapshot);
-        not_yet()
+        let path = self.inner.layout.manifest(ns, snapshot);
+        self.inner.run(move |disk, _| load_manifest(disk, &path)).await
     }
 
     /// Changes a manifest under its lock: waits up to 5 s for it, then load, edit, atomic and durable replacement.
@@ -234,21 +398,18 @@ impl Datastore {
         snapshot: &Snapshot,
         edit: impl FnOnce(&mut Manifest) + Send + 'static,
     ) -> Result<()> {
-        let _ = (ns, snapshot, edit);
-        not_yet()
+        self.inner.update_manifest(ns, snapshot, edit).await
     }
 
     /// Puts a chunk into the store, as spec 01 §6.1 and 03 §13 decide. `encoded` is a data blob with its CRC set that belongs to
     /// `digest`; `size` is the length of its plaintext. Inserts of one digest wait for each other, different digests never do.
     pub async fn insert_chunk(&self, digest: Digest, encoded: Bytes, size: ChunkSize) -> Result<Inserted> {
-        let _ = (digest, encoded, size);
-        not_yet()
+        self.inner.chunks.insert(&self.inner.engine, digest, encoded, size).await
     }
 
     /// The stored blob of a chunk, unchanged.
     pub async fn read_chunk(&self, digest: Digest) -> Result<Vec<u8>> {
-        let _ = digest;
-        not_yet()
+        self.inner.chunks.read(&self.inner.engine, digest).await
     }
 
     /// Whether chunks are there with a plausible size (design §3). What is missing becomes suspect: its next upload is written
@@ -265,13 +426,13 @@ impl Datastore {
         freshness: Freshness,
         progress: impl FnMut(usize) + Send,
     ) -> Result<CheckReport> {
-        let _ = (digests, class, freshness, progress);
-        not_yet()
+        let Inner { checker, chunks, engine, .. } = &*self.inner;
+        checker.check(engine, chunks, digests, class, freshness, progress).await
     }
 
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.
     pub fn mark_suspect(&self, digests: &[Digest]) {
-        let _ = digests;
+        self.inner.chunks.suspects.mark(digests.iter().copied());
     }
 
     /// Starts a backup: namespace, group and owner checked, base chosen, directory made, locks taken (spec 03 §2 steps 5, 7–12).
@@ -283,13 +444,67 @@ impl Datastore {
         auth: &AuthId,
         benchmark: bool,
     ) -> Result<BackupLease> {
-        let _ = (ns, snapshot, auth, benchmark);
-        not_yet()
+        if !self.namespace_exists(ns).await? {
+            return Err(tree::namespace_not_found());
+        }
+        let share = self.inner.process_lock.share(&self.inner.engine, self.inner.clock.now()).await?;
+        let begin = Begin {
+            store: Arc::clone(&self.inner),
+            namespace: ns.clone(),
+            snapshot: snapshot.clone(),
+            auth: auth.clone(),
+            benchmark,
+            share,
+        };
+        self.inner.engine.run(move |disk| begin.run(disk)).await?
     }
 
     /// Starts reading a snapshot, which is locked against removal meanwhile. An unfinished one that nobody writes may be read.
     pub async fn begin_reader(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<ReaderLease> {
-        let _ = (ns, snapshot);
-        not_yet()
+        let (ns, snapshot) = (ns.clone(), snapshot.clone());
+        let begun = self.inner.run(move |disk, inner| {
+            let dir = inner.layout.snapshot(&ns, &snapshot);
+            match DirLock::take(disk, &dir, LockMode::Shared) {
+                Ok(lock) => Ok(ReaderLease::new(Arc::clone(inner), ns, snapshot, lock)),
+                Err(Refusal::Absent) => Err(Error::invalid(format!("snapshot {snapshot} does not exist."))),
+                Err(refusal) => Err(refusal.of_snapshot(&dir, "locked by another operation")),
+            }
+        });
+        begun.await
+    }
+
+    /// Keeps other processes from working on this datastore (garbage collection): backups of this process go on.
+    pub async fn exclude_other_processes(&self) -> Result<Exclusion> {
+        self.inner.process_lock.exclude(&self.inner.engine).await
+    }
+
+    /// When the oldest backup that runs in this process began.
+    pub fn oldest_writer(&self) -> Option<EpochSecs> {
+        self.inner.process_lock.oldest_share()
+    }
+}
+
+/// How many directories are read at once when a namespace is listed: enough to keep a slow disk or a network busy, half of the pool at most,
+/// so that backups are served in between.
+const LISTINGS_AT_ONCE: usize = 8;
+
+/// Runs futures, a bounded number at once, and returns their values in order, or the first error.
+async fn some_at_once<T: Send + 'static>(
+    futures: impl Iterator<Item = impl Future<Output = Result<T>> + Send + 'static>,
+) -> Result<Vec<T>> {
+    let mut running = tokio::task::JoinSet::new();
+    let mut done: Vec<Option<T>> = Vec::new();
+    let mut futures = futures.enumerate();
+    loop {
+        while running.len() < LISTINGS_AT_ONCE {
+            let Some((at, future)) = futures.next() else { break };
+            done.push(None);
+            running.spawn(async move { (at, future.await) });
+        }
+        match running.join_next().await {
+            Some(Ok((at, value))) => done[at] = Some(value?),
+            Some(Err(e)) => return Err(Error::io("listing was cut off", std::io::Error::other(e))),
+            None => return Ok(done.into_iter().flatten().collect()),
+        }
     }
 }

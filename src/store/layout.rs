@@ -1,4 +1,4 @@
-//! Every path of a datastore, both ways. Pure.
+//! Every path of a datastore, both ways. Pure, but for the random suffix of a temporary name.
 //!
 //! ```text
 //! BASE/.lock
@@ -146,16 +146,22 @@ pub fn temp_index_name(name: &ArchiveName) -> String {
     format!("{stem}.tmp_{ext}")
 }
 
-/// The name under which a file is written until it is renamed: `tmp_` and six characters instead of its last extension, or
-/// behind a name without one.
-pub fn temp_name(name: &str, random: [u8; 6]) -> String {
+/// The name under which a file is written until it is renamed: `tmp_` and `suffix` instead of its last extension, or behind a name
+/// without one.
+pub fn temp_name(name: &str, suffix: &str) -> String {
     let stem = match name.rsplit_once('.') {
         Some((stem, _)) if !stem.is_empty() => stem,
         _ => name,
     };
-    let suffix: String =
-        random.iter().map(|b| char::from(TEMP_ALPHABET[usize::from(*b) % TEMP_ALPHABET.len()])).collect();
     format!("{stem}.tmp_{suffix}")
+}
+
+/// Six random letters and digits, as `mkstemp` takes.
+pub fn random_suffix() -> std::io::Result<String> {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
+    Ok(random.iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect())
 }
 
 /// Whether a name is one that [`temp_name`] or [`temp_index_name`] makes.
@@ -166,9 +172,6 @@ pub fn is_temp_name(name: &str) -> bool {
         None => false,
     }
 }
-
-/// The characters of a random suffix; 62 of them, as `mkstemp` uses.
-const TEMP_ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 #[cfg(test)]
 mod tests {
@@ -201,9 +204,10 @@ mod tests {
         let index = |s: &str| temp_index_name(&s.parse().unwrap());
         assert_eq!(index("x.img.fidx"), "x.img.tmp_fidx");
         assert_eq!(index("root.pxar.didx"), "root.pxar.tmp_didx");
-        assert_eq!(temp_name("index.json.blob", [0; 6]), "index.json.tmp_AAAAAA");
-        assert_eq!(temp_name("bb9f", [61, 62, 1, 2, 3, 255]), "bb9f.tmp_9ABCDH");
-        assert_eq!(temp_name(".lock", [0; 6]), ".lock.tmp_AAAAAA");
+        assert_eq!(temp_name("index.json.blob", "AbC123"), "index.json.tmp_AbC123");
+        assert_eq!(temp_name("bb9f", "AbC123"), "bb9f.tmp_AbC123");
+        assert_eq!(temp_name(".lock", "AbC123"), ".lock.tmp_AbC123");
+        assert!(is_temp_name(&temp_name("bb9f", &random_suffix().unwrap())));
         for name in ["x.img.tmp_fidx", "a.tmp_didx", "index.json.tmp_AbC123"] {
             assert!(is_temp_name(name) && !is_snapshot_file(name), "{name}");
         }

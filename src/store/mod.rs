@@ -14,27 +14,48 @@
 //! | the life of a backup | `backup` |
 
 mod backup;
+mod begin;
 mod check;
 mod chunk_store;
+mod claims;
 pub mod collision;
+mod create;
 mod datastore;
+mod durable;
+mod explain;
 mod file_reader;
 mod index_read;
 mod index_write;
 pub mod layout;
+mod lease;
+mod lock;
+mod manifest_lock;
+mod network_fs;
 pub mod presence;
+mod process_lock;
 mod reader;
+mod removal;
 mod snapshot;
+mod suspects;
+mod temps;
 mod tree;
 
 pub use backup::{BackupLease, Base};
-pub use check::Freshness;
+pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use datastore::{CheckSwitches, Datastore, DatastoreConfig, SyncLevel};
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
-pub use index_write::{ClosedIndex, DynamicWriter, FixedWriter};
+pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
 pub use presence::{CheckReport, MissingReason};
+pub use process_lock::Exclusion;
 pub use reader::ReaderLease;
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
+pub use suspects::SUSPECTS_MAX;
+pub use temps::RECORD_PREFIX;
 pub use tree::{Counts, GroupInfo, NamespaceRemoval, SnapshotFiles, TypeCounts};
+
+#[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
+mod test_support;

@@ -1,7 +1,19 @@
-//! What a snapshot says about itself.
+//! What a snapshot says about itself, and how it goes.
 
+use std::io;
+use std::path::Path;
+
+use super::durable::{Durable, Weight};
+use super::explain::failed;
+use super::layout::{NOTES_FILE, OWNER_FILE, PROTECTED_FILE, is_snapshot_file};
+use crate::engine::{Disk, FileKind};
+use crate::error::{Error, Result};
+use crate::format::blob::{BLOB_ENCODED_BYTES_MAX, check_crc};
 use crate::format::manifest::{CryptMode, Manifest, VerifyState};
-use crate::types::{AuthId, BackupType, Snapshot};
+use crate::types::{AuthId, BackupType, CLIENT_LOG_BLOB, Group, MANIFEST_BLOB, Snapshot};
+
+/// Longest owner file that is read: an auth-id has at most 129 bytes.
+const OWNER_BYTES_MAX: u64 = 4096;
 
 /// A file of a snapshot as listings show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +56,12 @@ pub struct GroupFilter {
     pub id: Option<String>,
 }
 
+impl GroupFilter {
+    pub(super) fn passes(&self, group: &Group) -> bool {
+        self.ty.is_none_or(|ty| ty == group.ty()) && self.id.as_ref().is_none_or(|id| id == group.id())
+    }
+}
+
 /// A manifest as read from the disk.
 #[derive(Clone, Debug)]
 pub struct LoadedManifest {
@@ -51,4 +69,166 @@ pub struct LoadedManifest {
     pub manifest: Manifest,
     /// Length of the blob.
     pub encoded_bytes: u64,
+}
+
+/// What lies in a snapshot's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SnapshotDir {
+    /// The files that count as the snapshot's.
+    pub(super) files: Vec<String>,
+    pub(super) protected: bool,
+}
+
+impl SnapshotDir {
+    /// `None` if it is not there, or not any more.
+    pub(super) fn read(disk: &Disk, dir: &Path) -> Result<Option<Self>> {
+        let entries = match disk.read_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(|e| failed("unable to list snapshot", dir, e))?,
+        };
+        let protected = entries.iter().any(|entry| entry.name == PROTECTED_FILE);
+        let files = entries.into_iter().filter(|e| e.kind == FileKind::File && is_snapshot_file(&e.name));
+        Ok(Some(Self { files: files.map(|e| e.name).collect(), protected }))
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.files.iter().any(|name| name == MANIFEST_BLOB)
+    }
+}
+
+/// The error about a manifest, or another blob, that cannot be loaded. The quotes within quotes are the original's.
+pub(super) fn unable_to_load(path: &Path, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::NotFound => Error::io(format!("unable to load blob '{path:?}'"), e),
+        _ => failed("unable to load blob", path, e),
+    }
+}
+
+/// Reads and parses a manifest. Content that is wrong is `Corrupt`, with the texts of the original.
+pub(super) fn load_manifest(disk: &Disk, path: &Path) -> Result<LoadedManifest> {
+    let encoded = disk.read(path, BLOB_ENCODED_BYTES_MAX).map_err(|e| unable_to_load(path, e))?;
+    let manifest = Manifest::from_blob(&encoded).map_err(|e| {
+        // The original names the file when the blob is wrong, and not when the JSON in it is.
+        if check_crc(&encoded).is_ok() { e } else { e.context(format_args!("unable to load blob '{path:?}'")) }
+    })?;
+    Ok(LoadedManifest { manifest, encoded_bytes: encoded.len() as u64 })
+}
+
+/// Replaces a manifest, durably.
+pub(super) fn store_manifest(disk: &Disk, durable: &Durable, path: &Path, encoded: &[u8]) -> Result<()> {
+    durable.put(disk, path, encoded, Weight::Commit).map_err(|e| failed("unable to write manifest", path, e))
+}
+
+/// Files in the order of spec 05 §4: those of the manifest, the manifest itself, what else lies there. The size is the sum of those that
+/// have one.
+pub(super) fn list_files(dir: &SnapshotDir, loaded: Option<&LoadedManifest>) -> (Vec<FileInfo>, Option<u64>) {
+    let Some(LoadedManifest { manifest, encoded_bytes }) = loaded else {
+        let unknown = |name: &String| FileInfo { filename: name.clone(), size: None, crypt_mode: None };
+        return (dir.files.iter().map(unknown).collect(), None);
+    };
+    let mut files: Vec<FileInfo> = manifest
+        .files()
+        .iter()
+        .map(|file| FileInfo {
+            filename: file.filename.as_str().to_owned(),
+            size: Some(file.size),
+            crypt_mode: Some(file.crypt_mode),
+        })
+        .collect();
+    files.push(FileInfo {
+        filename: MANIFEST_BLOB.to_owned(),
+        size: Some(*encoded_bytes),
+        crypt_mode: Some(if manifest.is_signed() { CryptMode::SignOnly } else { CryptMode::None }),
+    });
+    let listed = files.len();
+    for name in &dir.files {
+        if !files[..listed].iter().any(|file| file.filename == *name) {
+            files.push(FileInfo { filename: name.clone(), size: None, crypt_mode: None });
+        }
+    }
+    let size = files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add);
+    (files, Some(size))
+}
+
+/// Reads who owns a group.
+pub(super) fn read_owner(disk: &Disk, path: &Path, group: &Group) -> Result<AuthId> {
+    let bytes = disk.read(path, OWNER_BYTES_MAX).map_err(|e| failed("unable to read", path, e))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    line.parse().map_err(|_| Error::corrupt(format!("parsing owner for {group} failed: not a valid user id")))
+}
+
+/// Writes who owns a group that has no owner file yet.
+pub(super) fn create_owner(disk: &Disk, durable: &Durable, path: &Path, owner: &AuthId) -> Result<()> {
+    durable
+        .create_exclusive(disk, path, format!("{owner}\n").as_bytes(), 0o666)
+        .map_err(|e| failed("unable to create owner file", path, e))
+}
+
+/// First line of a group's notes.
+pub(super) fn read_group_comment(disk: &Disk, group_dir: &Path) -> Option<String> {
+    let bytes = disk.read(&group_dir.join(NOTES_FILE), BLOB_ENCODED_BYTES_MAX).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// Removes a snapshot's directory; fine if it is gone. The manifest goes first, and durably so, that a crash on the way leaves an unfinished
+/// snapshot and not one that looks whole and misses files.
+pub(super) fn remove_snapshot_dir(disk: &Disk, durable: &Durable, dir: &Path) -> io::Result<()> {
+    match disk.unlink(&dir.join(MANIFEST_BLOB)) {
+        Ok(()) if durable.syncs(Weight::Commit) => disk.fsync_dir(dir)?,
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    match disk.remove_tree(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes a group's directory with its owner and notes if nothing else is in it; says whether it did. The caller holds the group's lock.
+pub(super) fn remove_group_if_empty(disk: &Disk, dir: &Path) -> io::Result<bool> {
+    let entries = match disk.read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    if entries.iter().any(|entry| ![OWNER_FILE, NOTES_FILE].contains(&entry.name.as_str())) {
+        return Ok(false);
+    }
+    // The owner last: without it nobody sees the group, and a backup may take an empty directory over.
+    for name in [NOTES_FILE, OWNER_FILE] {
+        match disk.unlink(&dir.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    disk.rmdir(dir).map(|()| true)
+}
+
+/// Whether a group is what a crash leaves between the making of its directory and the writing of its owner: nothing in it, or an
+/// owner file of no bytes. The caller holds the group's lock.
+pub(super) fn is_group_leftover(disk: &Disk, dir: &Path) -> Result<bool> {
+    let entries = disk.read_dir(dir).map_err(|e| failed("unable to list group", dir, e))?;
+    match entries.as_slice() {
+        [] => Ok(true),
+        [only] if only.name == OWNER_FILE => {
+            let path = dir.join(OWNER_FILE);
+            let meta = disk.lstat(&path).map_err(|e| failed("unable to stat", &path, e))?;
+            Ok(meta.kind == FileKind::File && meta.size_bytes == 0)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Stores the client's log, if there is none yet. The caller has the turn of this snapshot, so nobody else does the same.
+pub(super) fn store_client_log(disk: &Disk, durable: &Durable, dir: &Path, blob: &[u8]) -> Result<()> {
+    let path = dir.join(CLIENT_LOG_BLOB);
+    match disk.lstat(&path) {
+        Ok(_) => return Err(Error::invalid("backup already contains a log.")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("unable to stat", &path, e)),
+    }
+    check_crc(blob)?;
+    durable.put(disk, &path, blob, Weight::Payload).map_err(|e| failed("unable to write client log", &path, e))
 }

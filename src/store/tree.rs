@@ -1,6 +1,15 @@
 //! Walking namespaces, groups and snapshots. What does not match spec 01 §1 is not there.
 
-use crate::types::{AuthId, Group, Snapshot};
+use std::io;
+use std::path::Path;
+
+use super::explain::{failed, no_entry};
+use super::layout::{Layout, NAMESPACE_DIR};
+use super::snapshot::{self, SnapshotDir, SnapshotInfo, list_files, load_manifest, read_owner};
+use crate::clock::EpochSecs;
+use crate::engine::{DirEntry, Disk, FileKind};
+use crate::error::{Error, Result};
+use crate::types::{AuthId, BackupType, Group, Namespace, Snapshot};
 
 /// A snapshot in a listing of groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +57,20 @@ pub struct Counts {
     pub vm: TypeCounts,
 }
 
+impl Counts {
+    pub(super) fn add(&mut self, ty: BackupType, snapshots: u64) {
+        if snapshots > 0 {
+            let counts = match ty {
+                BackupType::Ct => &mut self.ct,
+                BackupType::Host => &mut self.host,
+                BackupType::Vm => &mut self.vm,
+            };
+            counts.groups += 1;
+            counts.snapshots += snapshots;
+        }
+    }
+}
+
 /// What the removal of a namespace did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceRemoval {
@@ -57,4 +80,138 @@ pub struct NamespaceRemoval {
     pub removed_snapshots: u64,
     /// Snapshots that stay because they are protected.
     pub protected_snapshots: u64,
+}
+
+/// Names of the directories in `dir`, sorted; none if it is not there.
+fn subdirs(disk: &Disk, dir: &Path) -> Result<Vec<String>> {
+    let entries = match disk.read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| failed("unable to list", dir, e))?,
+    };
+    let is_dir = |entry: &DirEntry| entry.kind == FileKind::Dir;
+    let mut names: Vec<String> = entries.into_iter().filter(is_dir).map(|entry| entry.name).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Whether a namespace's directory is there.
+pub(super) fn namespace_exists(disk: &Disk, layout: &Layout, ns: &Namespace) -> Result<bool> {
+    let dir = layout.namespace(ns);
+    match disk.stat(&dir) {
+        Ok(meta) => Ok(meta.kind == FileKind::Dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(failed("unable to stat namespace", &dir, e)),
+    }
+}
+
+/// The namespaces directly below `ns`.
+pub(super) fn children(disk: &Disk, layout: &Layout, ns: &Namespace) -> Result<Vec<Namespace>> {
+    let names = subdirs(disk, &layout.namespace(ns).join(NAMESPACE_DIR))?;
+    Ok(names.iter().filter_map(|name| ns.child(name).ok()).collect())
+}
+
+/// `parent` and what lies at most `max_depth` levels below it, parents first.
+pub(super) fn namespaces(disk: &Disk, layout: &Layout, parent: &Namespace, max_depth: usize) -> Result<Vec<Namespace>> {
+    let mut found = vec![parent.clone()];
+    let mut at = 0;
+    while let Some(ns) = found.get(at).cloned() {
+        if ns.depth() - parent.depth() < max_depth {
+            let below = children(disk, layout, &ns)?;
+            found.splice(at + 1..at + 1, below);
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
+/// All group directories of a namespace, sorted, whether they have an owner or not. A namespace that is not there is an error.
+pub(super) fn groups(disk: &Disk, layout: &Layout, ns: &Namespace) -> Result<Vec<Group>> {
+    if !namespace_exists(disk, layout, ns)? {
+        return Err(no_entry());
+    }
+    let mut groups = Vec::new();
+    for ty in BackupType::ALL {
+        let names = subdirs(disk, &layout.type_dir(ns, ty))?;
+        groups.extend(names.iter().filter_map(|id| Group::new(ty, id).ok()));
+    }
+    groups.sort();
+    Ok(groups)
+}
+
+/// The snapshots of a group, oldest first; none if the group is not there.
+pub(super) fn snapshots(disk: &Disk, layout: &Layout, ns: &Namespace, group: &Group) -> Result<Vec<Snapshot>> {
+    let names = subdirs(disk, &layout.group(ns, group))?;
+    let snapshot = |name: &String| Snapshot::new(group.clone(), EpochSecs::from_utc_name(name)?).ok();
+    let mut snapshots: Vec<Snapshot> = names.iter().filter_map(snapshot).collect();
+    snapshots.sort_by_key(Snapshot::time);
+    Ok(snapshots)
+}
+
+/// Who owns a group, for listings: a group whose owner cannot be told is logged and skipped (spec 01 §2).
+pub(super) fn listed_owner(disk: &Disk, layout: &Layout, ns: &Namespace, group: &Group) -> Option<AuthId> {
+    match read_owner(disk, &layout.owner(ns, group), group) {
+        Ok(owner) => Some(owner),
+        Err(e) => {
+            tracing::warn!(namespace = %ns, %group, error = %e, "group is not listed: no owner");
+            None
+        }
+    }
+}
+
+/// A group with its snapshots and their files; `None` without an owner.
+pub(super) fn group_info(disk: &Disk, layout: &Layout, ns: &Namespace, group: Group) -> Result<Option<GroupInfo>> {
+    let Some(owner) = listed_owner(disk, layout, ns, &group) else { return Ok(None) };
+    let mut listed = Vec::new();
+    for snapshot in snapshots(disk, layout, ns, &group)? {
+        if let Some(dir) = SnapshotDir::read(disk, &layout.snapshot(ns, &snapshot))? {
+            let finished = dir.is_finished();
+            listed.push(SnapshotFiles { snapshot, finished, files: dir.files, protected: dir.protected });
+        }
+    }
+    let comment = snapshot::read_group_comment(disk, &layout.group(ns, &group));
+    Ok(Some(GroupInfo { group, owner, comment, snapshots: listed }))
+}
+
+/// All that listings show about the snapshots of a group; nothing without an owner.
+pub(super) fn snapshot_infos(disk: &Disk, layout: &Layout, ns: &Namespace, group: &Group) -> Result<Vec<SnapshotInfo>> {
+    let Some(owner) = listed_owner(disk, layout, ns, group) else { return Ok(Vec::new()) };
+    let mut infos = Vec::new();
+    for snapshot in snapshots(disk, layout, ns, group)? {
+        infos.extend(snapshot_info(disk, layout, ns, snapshot, &owner)?);
+    }
+    Ok(infos)
+}
+
+fn snapshot_info(
+    disk: &Disk,
+    layout: &Layout,
+    ns: &Namespace,
+    snapshot: Snapshot,
+    owner: &AuthId,
+) -> Result<Option<SnapshotInfo>> {
+    // It may be removed between its listing and its reading.
+    let Some(dir) = SnapshotDir::read(disk, &layout.snapshot(ns, &snapshot))? else { return Ok(None) };
+    let loaded = if dir.is_finished() {
+        let loaded = load_manifest(disk, &layout.manifest(ns, &snapshot));
+        loaded.inspect_err(|e| tracing::warn!(%snapshot, error = %e, "manifest is not readable")).ok()
+    } else {
+        None
+    };
+    let (files, size) = list_files(&dir, loaded.as_ref());
+    let manifest = loaded.as_ref().map(|loaded| &loaded.manifest);
+    Ok(Some(SnapshotInfo {
+        snapshot,
+        owner: owner.clone(),
+        files,
+        size,
+        comment: manifest.and_then(|m| m.comment()).map(str::to_owned),
+        verification: manifest.and_then(|m| m.verify_state()),
+        fingerprint: manifest.and_then(|m| m.key_fingerprint()).map(str::to_owned),
+        protected: dir.protected,
+    }))
+}
+
+/// What is said when a namespace is asked for that is not there.
+pub(super) fn namespace_not_found() -> Error {
+    Error::not_found("namespace not found")
 }

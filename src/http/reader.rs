@@ -1,0 +1,190 @@
+//! Drives a reader session: files and chunks of one snapshot to a client that restores (spec 04).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::reply::{self, Body, Response};
+use super::session::params::{NoAction, ReaderAction, reader_action};
+use super::session::{Ended, Ending, Handler, answer, drain, file_body, not_found};
+use crate::error::{Error, Result};
+use crate::format::blob::BlobHeader;
+use crate::http::{Delays, Lifecycle, SessionGuard};
+use crate::protocol::action::ReaderEndpoint;
+use crate::protocol::reader::ReaderSession;
+use crate::protocol::reply::Reply;
+use crate::store::{Datastore, IndexReader, ReaderLease};
+use crate::sync::Mutex;
+use crate::task::Task;
+use crate::types::{ArchiveKind, ArchiveName, ChunkSize, Digest};
+
+/// Chunks of one session in memory at a time, from the read to the last byte sent. Twice what the greediest client asks for in
+/// parallel (a sync of 20 is known), at most 16 MiB each.
+const CHUNKS_HELD_MAX: usize = 40;
+
+/// What `speedtest` sends: this many of this byte (spec 04 §3).
+const SPEEDTEST_BYTES: usize = 1 << 20;
+const SPEEDTEST_BYTE: u8 = 0x41;
+
+/// What a session is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it reads.
+    pub store: Datastore,
+    /// Keeps the snapshot from being removed.
+    pub lease: ReaderLease,
+    /// Its task.
+    pub task: Task,
+    /// How long refusals wait.
+    pub delays: Delays,
+    /// Keeps the daemon from closing before the session has ended.
+    pub guard: SessionGuard,
+}
+
+#[derive(Debug)]
+struct Driver {
+    store: Datastore,
+    lease: ReaderLease,
+    task: Task,
+    delays: Delays,
+    session: Mutex<ReaderSession>,
+    chunks: Arc<Semaphore>,
+    ending: Ending,
+}
+
+/// Runs a session on the upgraded connection until it has ended.
+pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>, lifecycle: Lifecycle) {
+    let Parts { store, lease, task, delays, guard } = parts;
+    let driver = Arc::new(Driver {
+        store,
+        lease,
+        task,
+        delays,
+        session: Mutex::new(ReaderSession::new()),
+        chunks: Arc::new(Semaphore::new(CHUNKS_HELD_MAX)),
+        ending: Ending::default(),
+    });
+    let ended = match upgraded {
+        Ok(upgraded) => super::session::serve(upgraded, &driver, &driver.ending, &driver.task, &lifecycle).await,
+        Err(e) => Ended::Connection(Err(e)),
+    };
+    let result = match ended {
+        Ended::Connection(Ok(())) => Ok(()),
+        Ended::Connection(Err(e)) => Err(format!("connection error: {}", super::session::chain(&e))),
+        Ended::Aborted => Err("task aborted".to_owned()),
+        Ended::Closing => Err("the server is shutting down".to_owned()),
+    };
+    match Arc::into_inner(driver) {
+        Some(Driver { task, lease, .. }) => {
+            drop(lease);
+            task.log(if result.is_ok() { "reader finished successfully" } else { "reader failed" });
+            task.end(result).await;
+        }
+        None => tracing::error!("a reader is still in use after its session"),
+    }
+    drop(guard);
+}
+
+impl Handler for Driver {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response {
+        let (head, body) = request.into_parts();
+        drain(body).await;
+        let Some(endpoint) = ReaderEndpoint::of(head.method.as_str(), head.uri.path()) else {
+            return not_found(head.uri.path());
+        };
+        answer(self.respond(endpoint, head.uri.query().unwrap_or("")).await)
+    }
+}
+
+impl Driver {
+    async fn respond(&self, endpoint: ReaderEndpoint, query: &str) -> Result<Response, NoAction> {
+        Ok(match reader_action(endpoint, query)? {
+            ReaderAction::Root => reply::data(Reply::Subdirs(&ReaderEndpoint::SUBDIRS).data())?,
+            ReaderAction::Speedtest => reply::octet_stream(reply::full(vec![SPEEDTEST_BYTE; SPEEDTEST_BYTES])),
+            ReaderAction::Download(name) => self.download(&name).await?,
+            ReaderAction::Chunk(digest) => self.chunk(digest).await?,
+        })
+    }
+
+    async fn download(&self, name: &ArchiveName) -> Result<Response> {
+        let file = if name.kind() == ArchiveKind::Blob {
+            self.lease.open_blob(name).await?
+        } else {
+            let index = self.lease.open_index(name).await?;
+            self.allow(&index).await?;
+            index.file().clone()
+        };
+        self.task.log(format!("download '{name}'"));
+        Ok(reply::octet_stream(file_body(file)))
+    }
+
+    /// The chunks of an index may be fetched from now on. Read from the file a block at a time.
+    async fn allow(&self, index: &IndexReader) -> Result<()> {
+        let mut scan = index.scan();
+        while let Some(block) = scan.next_block().await? {
+            let chunks: Vec<(Digest, ChunkSize)> = block
+                .iter()
+                .filter_map(|entry| Some((entry.digest, ChunkSize::new(u64::from(entry.size_bytes))?)))
+                .collect();
+            self.session.lock().allow(&chunks)?;
+        }
+        Ok(())
+    }
+
+    async fn chunk(&self, digest: Digest) -> Result<Response> {
+        let allowed = self.session.lock().may_fetch(&digest);
+        if let Err(refused) = allowed {
+            self.task.log(refused.to_string());
+            // Guessing digests is to be slow; a session that ends need not wait for it.
+            let wait = tokio::time::sleep(self.delays.unauthenticated);
+            tokio::select! { () = wait => {}, () = self.ending.begun() => {} }
+            return Err(refused);
+        }
+        let turn = async { self.chunks.clone().acquire_owned().await.map_err(|e| Error::closed(e.to_string())) };
+        let permit = self.ending.unless(turn).await?;
+        let read = self.store.read_chunk(digest).await.and_then(|stored| {
+            // Whether the content is right only the client checks; that there is none is seen here.
+            BlobHeader::parse(&stored).map_err(|e| {
+                self.store.mark_suspect(&[digest]);
+                e.context(format!("chunk {digest} cannot be read"))
+            })?;
+            Ok(stored)
+        });
+        let stored = read.inspect_err(|e| self.task.log(e.to_string()))?;
+        Ok(reply::octet_stream(held_body(stored, permit)))
+    }
+}
+
+/// A whole body that counts as held until the last of it is sent.
+fn held_body(bytes: impl Into<Bytes>, permit: OwnedSemaphorePermit) -> Body {
+    HeldChunk { body: reply::full(bytes), _permit: permit }.boxed_unsync()
+}
+
+struct HeldChunk {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for HeldChunk {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

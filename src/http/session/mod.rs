@@ -1,0 +1,19 @@
+//! What both protocol sessions share: HTTP/2 behind a 101, parameters, bodies, streams.
+//!
+//! | what | module |
+//! |---|---|
+//! | the connection: served until it ends, then drained | `connection` |
+//! | query, form or JSON → action | [`params`] |
+//! | bodies in, with bounded memory | `body` |
+//! | files out, a block at a time | `stream` |
+
+mod body;
+mod connection;
+pub mod params;
+mod stream;
+
+pub use body::{BodyBudget, BodyFault, HeldBody};
+pub(in crate::http) use body::{discard, drain};
+pub use connection::{Ended, Ending, Handler, serve};
+pub(in crate::http) use connection::{answer, chain, not_found};
+pub use stream::file_body;

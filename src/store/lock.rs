@@ -1,0 +1,106 @@
+//! The locks that other processes see (spec 01 §4), and who excludes whom.
+//!
+//! | lock | on | kind | held |
+//! |---|---|---|---|
+//! | [`DirLock`] of a group | its directory | `flock`, exclusive | by a backup, and by the removal of an emptied group |
+//! | [`DirLock`] of a snapshot | its directory | `flock`, shared or exclusive | exclusive by its backup and its removal, shared by readers and as a base |
+//! | `ProcessLock` | `BASE/.lock` | record lock | shared by each backup, exclusive by garbage collection; see `process_lock` |
+//! | manifest | the manifest file | `flock`, exclusive | while it is changed; see `manifest_lock` |
+//!
+//! All are taken without waiting, but the manifest's. A directory may be removed and made again between its opening and its locking, so a
+//! lock counts only if the path still leads to what was locked.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::explain::failed;
+use crate::engine::{Disk, LockMode, try_flock};
+use crate::error::Error;
+
+/// A locked directory; unlocked when dropped, which closes a descriptor and so belongs on a pool thread.
+#[derive(Debug)]
+pub(super) struct DirLock {
+    _fd: OwnedFd,
+}
+
+/// Why a directory was not locked.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It is not there, or not any more.
+    Absent,
+    /// Somebody else holds it.
+    Held,
+    /// The machine's fault.
+    Failed(io::Error),
+}
+
+impl DirLock {
+    /// Locks a directory without waiting.
+    pub(super) fn take(disk: &Disk, dir: &Path, mode: LockMode) -> Result<Self, Refusal> {
+        let sorted = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => Refusal::Absent,
+            io::ErrorKind::WouldBlock => Refusal::Held,
+            _ => Refusal::Failed(e),
+        };
+        let fd = disk.open_dir(dir).map_err(sorted)?;
+        try_flock(&fd, mode).map_err(sorted)?;
+        let (locked, named) = (disk.dir_meta(&fd).map_err(sorted)?, disk.stat(dir).map_err(sorted)?);
+        if (locked.dev, locked.ino) != (named.dev, named.ino) {
+            return Err(Refusal::Absent);
+        }
+        Ok(Self { _fd: fd })
+    }
+}
+
+impl Refusal {
+    /// The error about a group, in the words of the original; `why` is its guess at who holds the lock.
+    pub(super) fn of_group(self, dir: &Path, why: &str) -> Error {
+        self.lift("backup group directory", dir, why)
+    }
+
+    /// The error about a snapshot.
+    pub(super) fn of_snapshot(self, dir: &Path, why: &str) -> Error {
+        self.lift("snapshot directory", dir, why)
+    }
+
+    fn lift(self, what: &str, dir: &Path, why: &str) -> Error {
+        match self {
+            Self::Absent => {
+                Error::invalid(format!("unable to open {what} {dir:?} for locking - ENOENT: No such file or directory"))
+            }
+            Self::Held => Error::busy(format!("unable to acquire lock on {what} {dir:?} - {why}")),
+            Self::Failed(e) => failed(format_args!("unable to lock {what}"), dir, e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let take = |mode| DirLock::take(&Disk::real(), dir.path(), mode);
+        let shared = [take(LockMode::Shared).unwrap(), take(LockMode::Shared).unwrap()];
+        assert!(matches!(take(LockMode::Exclusive), Err(Refusal::Held)));
+        drop(shared);
+        let exclusive = take(LockMode::Exclusive).unwrap();
+        assert!(matches!(take(LockMode::Shared), Err(Refusal::Held)));
+        drop(exclusive);
+        take(LockMode::Shared).unwrap();
+    }
+
+    #[test]
+    fn what_is_gone_is_not_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = DirLock::take(&Disk::real(), &dir.path().join("x"), LockMode::Shared).unwrap_err();
+        let text = refusal.of_snapshot(Path::new("/d/x"), "in use").to_string();
+        assert_eq!(text, "unable to open snapshot directory \"/d/x\" for locking - ENOENT: No such file or directory");
+        assert_eq!(
+            Refusal::Held.of_group(Path::new("/d/x"), "another backup is already running").to_string(),
+            "unable to acquire lock on backup group directory \"/d/x\" - another backup is already running"
+        );
+    }
+}
