@@ -1,5 +1,7 @@
 //! One story, told with each engine by name, and once where the kernel refuses io_uring: the outcome never depends on it.
 
+use ringvault::engine::{Engine, EngineChoice, EngineConfig};
+
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::upload::{self, Backup, Chunk, FIXED_CHUNK_BYTES, Place};
 
@@ -43,11 +45,8 @@ fn uring_by_force_where_it_is_refused() {
 }
 
 fn has_ring() -> bool {
-    ringvault::engine::Engine::start(ringvault::engine::EngineConfig {
-        choice: ringvault::engine::EngineChoice::Uring,
-        ..ringvault::engine::EngineConfig::default()
-    })
-    .is_ok()
+    let config = EngineConfig { choice: EngineChoice::Uring, ..EngineConfig::default() };
+    Engine::start("probe", &config).is_ok()
 }
 
 /// First backup, an unchanged one, a hole found at append, a hole found at finish, healing, restore; the daemon's log.

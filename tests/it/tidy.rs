@@ -55,7 +55,7 @@ fn production(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn is_test_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name == "tests.rs" || name.ends_with("_tests.rs") || name == "suite.rs" || path.components().any(|c| c.as_os_str() == "tests")
+    name == "tests.rs" || name.ends_with("_tests.rs") || name == "suite.rs" || name == "test_support.rs" || path.components().any(|c| c.as_os_str() == "tests")
 }
 
 fn code_of(line: &str) -> &str {

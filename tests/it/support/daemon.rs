@@ -1,7 +1,6 @@
 //! A real daemon of a test's own: started from the binary in a fresh folder, watched, ended, and its datastore examined.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::users;
 use super::wire::{PATIENCE, Peer};
 
 /// Name of the datastore that recordings speak of.
@@ -139,7 +139,7 @@ impl Daemon {
             make_store(&store);
             store
         });
-        let secrets = users::prepare(&data);
+        let secrets = Secrets { known: users::prepare(&data).into_iter().collect() };
         let mut daemon = Self {
             child: Mutex::new(None),
             peer: Peer { addr: ([127, 0, 0, 1], 0).into(), fingerprint: [0; 32] },
