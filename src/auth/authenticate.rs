@@ -94,7 +94,8 @@ mod tests {
     fn server() -> (Users, ServerKeys) {
         let keys =
             ServerKeys { tickets: TicketKeys::new(vec![1; 32], vec![2; 32]), tokens: TokenKey::new(vec![3; 32]) };
-        let mut users = Users::first(&"admin@pbs!default".parse().unwrap(), "s3cret", &keys.tokens).unwrap();
+        let mut users = Users::default();
+        users.set_up(&"admin@pbs!default".parse().unwrap(), "s3cret", &keys.tokens).unwrap();
         set_password(&mut users, &"u@pbs".parse().unwrap(), "12345").unwrap();
         (users, keys)
     }

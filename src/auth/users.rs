@@ -18,6 +18,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     accounts: BTreeMap<AuthId, Account>,
+    is_set_up: bool,
     /// Who may do what where.
     pub acl: Acl,
 }
@@ -40,7 +41,7 @@ impl Users {
             let text = format!("version {} of the users file is not known, {VERSION} is", file.version);
             return Err(Error::corrupt(text));
         }
-        let mut users = Self::default();
+        let mut users = Self { is_set_up: file.set_up, ..Self::default() };
         for row in file.accounts {
             let account =
                 Account { enabled: row.enabled, expire: EpochSecs(row.expire), comment: row.comment, hash: row.hash };
@@ -74,7 +75,7 @@ impl Users {
             role: entry.role.to_string(),
             propagate: entry.propagate,
         });
-        let file = File { version: VERSION, accounts: accounts.collect(), acl: acl.collect() };
+        let file = File { version: VERSION, set_up: self.is_set_up, accounts: accounts.collect(), acl: acl.collect() };
         let mut text = serde_json::to_string_pretty(&file).expect("texts and numbers are JSON");
         text.push('\n');
         text
@@ -148,15 +149,20 @@ impl Users {
         self.accounts.get_mut(auth).ok_or_else(|| Error::not_found(format!("no such user or token: {auth}")))
     }
 
-    /// What a new server starts with: `user` and `token`, who may do everything.
-    pub fn first(token: &AuthId, secret: &str, key: &TokenKey) -> Result<Self> {
-        let mut users = Self::default();
-        users.add_user(token.user(), Some("made at the first start".to_owned()));
-        users.set_token(token, secret, key, Some("made at the first start, see connection.env".to_owned()))?;
+    /// Whether [`Self::set_up`] was done: the first start is over.
+    pub fn is_set_up(&self) -> bool {
+        self.is_set_up
+    }
+
+    /// What the first start adds: a token and its user, who may do everything.
+    pub fn set_up(&mut self, token: &AuthId, secret: &str, key: &TokenKey) -> Result<()> {
+        self.add_user(token.user(), Some("made at the first start".to_owned()));
+        self.set_token(token, secret, key, Some("made at the first start, see connection.env".to_owned()))?;
         for auth_id in [token.user().clone().into(), token.clone()] {
-            users.allow(AclEntry { path: super::AclPath::root(), auth_id, role: Role::Admin, propagate: true });
+            self.allow(AclEntry { path: super::AclPath::root(), auth_id, role: Role::Admin, propagate: true });
         }
-        Ok(users)
+        self.is_set_up = true;
+        Ok(())
     }
 }
 
@@ -167,9 +173,10 @@ pub fn set_password(users: &mut Users, user: &Userid, password: &str) -> Result<
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
     version: u32,
+    set_up: bool,
     accounts: Vec<AccountRow>,
     acl: Vec<AclRow>,
 }
@@ -211,7 +218,9 @@ mod tests {
 
     fn first() -> (Users, TokenKey) {
         let key = TokenKey::new(vec![1; 32]);
-        (Users::first(&"admin@pbs!default".parse().unwrap(), "secret", &key).unwrap(), key)
+        let mut users = Users::default();
+        users.set_up(&"admin@pbs!default".parse().unwrap(), "secret", &key).unwrap();
+        (users, key)
     }
 
     #[test]

@@ -6,8 +6,11 @@ use clap::Parser;
 
 pub mod backup;
 mod client;
+pub mod datastore;
 pub mod restore;
+pub mod serve;
 pub mod snapshots;
+pub mod user;
 
 /// A backup server for hosts with limited I/O, and a small client for it
 #[derive(Parser, Debug)]
@@ -19,6 +22,9 @@ struct Cli {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Serve(serve::Args),
+    Datastore(datastore::Args),
+    User(user::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshots(snapshots::Args),
@@ -27,6 +33,9 @@ enum Command {
 /// Runs what the process's arguments ask for. The last line on standard error says why it failed.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Datastore(args) => datastore::run(args),
+        Command::User(args) => user::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Snapshots(args) => snapshots::run(args),

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::Semaphore;
 
 use super::lifecycle::Lifecycle;
 use crate::auth::{AclPath, Privileges, ServerKeys, Users};
@@ -38,6 +39,8 @@ pub struct App {
     pub keys: ServerKeys,
     /// How long refusals wait.
     pub delays: Delays,
+    /// Places for password checks, each of which costs a CPU for tens of milliseconds and 19 MiB.
+    pub logins: Semaphore,
     /// All datastores by name.
     pub datastores: BTreeMap<DatastoreName, Datastore>,
 }
@@ -49,6 +52,12 @@ impl App {
         found.ok_or_else(|| Error::invalid(format!("no such datastore '{name}'")))
     }
 }
+
+/// Password checks at a time: guessing must not take the CPUs away from running backups.
+pub const LOGINS_MAX: usize = 2;
+
+/// How long the body of a REST call may take altogether; the official client gives up after as long (spec 06 §1).
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a refusal waits before it is sent, so that guessing is slow.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +137,14 @@ impl RequestContext {
     }
 }
 
-/// Reads a body to its end; a longer one than `bytes_max` is refused as soon as that is seen.
-pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes> {
+/// Reads a body to its end; a longer one than `bytes_max` is refused as soon as that is seen, one that does not end after
+/// two minutes then.
+pub async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes> {
+    let late = |_| Error::closed("the request body did not arrive in time");
+    tokio::time::timeout(BODY_TIMEOUT, collect(body, bytes_max)).await.map_err(late)?
+}
+
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes> {
     let too_long = || Error::invalid(format!("the request body is longer than {bytes_max} bytes"));
     let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {

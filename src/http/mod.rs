@@ -1,15 +1,30 @@
 //! The daemon's face: sockets, TLS, the table of calls, parameters in, answers out.
+//!
+//! ```text
+//!  listener ─▶ tls or redirect ─▶ dispatch ─▶ router ─▶ auth ─▶ params ─▶ api/* handlers ─▶ reply
+//!                                                                └─▶ upgrade: backup and reader sessions
+//! ```
 
+pub mod api;
 mod backup;
 mod chunk_intake;
 mod context;
+mod dispatch;
 mod known_chunks;
 mod lifecycle;
+mod listener;
 pub mod params;
 mod reader;
+mod redirect;
 pub mod reply;
+mod router;
+mod server;
 pub mod session;
+mod tls;
 pub mod upgrade;
 
-pub use context::{App, Delays, RequestContext, UserBook, read_body};
+pub use context::{App, Delays, LOGINS_MAX, RequestContext, UserBook, read_body};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};
+pub use router::{Access, BodyUse, Reply, Route, Router};
+pub use server::{Running, Server, ServerConfig};
+pub use tls::{NewCertificate, TlsIdentity, fingerprint, self_signed};

@@ -24,6 +24,7 @@ mod datastore;
 mod durable;
 mod explain;
 mod file_reader;
+mod gc_status;
 mod index_read;
 mod index_write;
 pub mod layout;

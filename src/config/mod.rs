@@ -1,0 +1,148 @@
+//! The configuration file: text → `RawConfig` → [`Config`]. Pure.
+//!
+//! [`Config`] is complete and valid; parts of the daemon receive their own section by value, and none of them reads a
+//! file, an environment variable or a global.
+
+mod raw;
+mod schema;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::types::DatastoreName;
+use raw::{RawConfig, RawSection, Source};
+pub use schema::{Key, Kind, SECTIONS, Section, first_file, reference};
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How clients reach the daemon.
+    pub server: ServerSection,
+    /// What it keeps.
+    pub datastores: Vec<DatastoreSection>,
+    /// Directory of the task logs.
+    pub tasks_dir: PathBuf,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug)]
+pub struct ServerSection {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate chain in PEM.
+    pub tls_cert: PathBuf,
+    /// Private key in PEM.
+    pub tls_key: PathBuf,
+    /// Connections open at a time.
+    pub connections_max: usize,
+    /// Sessions at a time.
+    pub sessions_max: usize,
+    /// How long sessions may go on after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// How long a 401 waits.
+    pub unauthenticated_delay: Duration,
+    /// How long a 403 waits.
+    pub denied_delay: Duration,
+    /// Threads for hashing; 0: one for each CPU.
+    pub compute_threads: usize,
+}
+
+/// `[[datastore]]`.
+#[derive(Clone, Debug)]
+pub struct DatastoreSection {
+    /// Unique in the file.
+    pub name: DatastoreName,
+    /// Unique in the file too.
+    pub path: PathBuf,
+    /// A line for listings.
+    pub comment: Option<String>,
+    /// `none`, `file` or `filesystem`.
+    pub sync_level: String,
+    /// Known-chunk checks: append, finish, preflight.
+    pub checks: (bool, bool, bool),
+    /// `auto`, `uring`, `threads` or `sync`.
+    pub engine: String,
+    /// Presence checks in flight.
+    pub workers: u32,
+    /// Threads for file work.
+    pub io_threads: usize,
+    /// Owner and group of new objects.
+    pub owner: Option<(u32, u32)>,
+    /// Where manifest locks lie.
+    pub manifest_lock_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads a file's text. `name` is how errors call the file; relative paths start at `data_dir`.
+    pub fn parse(text: &str, name: &str, data_dir: &Path) -> Result<Self> {
+        let raw = RawConfig::parse(Source { name, text })?;
+        let mut datastores: Vec<DatastoreSection> = Vec::new();
+        for section in raw.sections("datastore") {
+            let store = datastore(section, raw.source(), data_dir)?;
+            if datastores.iter().any(|other| other.name == store.name) {
+                let text = format!("there are two datastores {:?}", store.name.as_str());
+                return Err(raw.source().error(&section.span("name"), text));
+            }
+            if let Some(other) = datastores.iter().find(|other| other.path == store.path) {
+                let text =
+                    format!("the datastores {:?} and {:?} have one path", other.name.as_str(), store.name.as_str());
+                return Err(raw.source().error(&section.span("path"), text));
+            }
+            datastores.push(store);
+        }
+        let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
+        Ok(Self { server: server(raw.section("server"), raw.source(), data_dir)?, datastores, tasks_dir })
+    }
+}
+
+fn server(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<ServerSection> {
+    let listen = section.text("listen").unwrap_or_default();
+    let listen = listen.parse().map_err(|_| {
+        source.error(&section.span("listen"), format!("{listen:.80?} is not ADDRESS:PORT with a numeric address"))
+    })?;
+    Ok(ServerSection {
+        listen,
+        tls_cert: path(section, "tls-cert", data_dir).unwrap_or_default(),
+        tls_key: path(section, "tls-key", data_dir).unwrap_or_default(),
+        connections_max: section.integer("connections-max"),
+        sessions_max: section.integer("sessions-max"),
+        shutdown_timeout: Duration::from_secs(section.integer("shutdown-timeout-secs")),
+        unauthenticated_delay: Duration::from_millis(section.integer("unauthenticated-delay-ms")),
+        denied_delay: Duration::from_millis(section.integer("denied-delay-ms")),
+        compute_threads: section.integer("compute-threads"),
+    })
+}
+
+fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<DatastoreSection> {
+    let text = |key: &str| section.text(key).unwrap_or_default().to_owned();
+    let name = text("name").parse().map_err(|e: Error| source.error(&section.span("name"), e))?;
+    let owner = section.text("owner").map(|text| {
+        let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        numbers.ok_or_else(|| source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers")))
+    });
+    Ok(DatastoreSection {
+        name,
+        path: path(section, "path", data_dir).unwrap_or_default(),
+        comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
+        sync_level: text("sync-level"),
+        checks: (
+            section.boolean("checks.append"),
+            section.boolean("checks.finish"),
+            section.boolean("checks.preflight"),
+        ),
+        engine: text("engine"),
+        workers: section.integer("workers"),
+        io_threads: section.integer("io-threads"),
+        owner: owner.transpose()?,
+        manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
+    })
+}
+
+fn path(section: &RawSection, key: &str, data_dir: &Path) -> Option<PathBuf> {
+    section.text(key).map(|text| data_dir.join(text))
+}
+
+#[cfg(test)]
+mod tests;

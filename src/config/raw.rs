@@ -1,0 +1,212 @@
+//! Text → checked tables that remember where each value stands. Pure.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::schema::{Key, Kind, SECTIONS, Section};
+use crate::error::{Error, Result};
+
+/// A value of its key's kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scalar {
+    Text(String),
+    Boolean(bool),
+    Integer(i64),
+}
+
+/// One table of the file, defaults filled in.
+#[derive(Clone, Debug)]
+pub(super) struct RawSection {
+    values: BTreeMap<&'static str, (Scalar, Range<usize>)>,
+}
+
+/// What the file says.
+#[derive(Clone, Debug)]
+pub(super) struct RawConfig<'a> {
+    source: Source<'a>,
+    sections: BTreeMap<&'static str, Vec<RawSection>>,
+}
+
+/// The file's text and name, to say where something is wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub name: &'a str,
+    pub text: &'a str,
+}
+
+impl Source<'_> {
+    /// `FILE:LINE:COLUMN: what`.
+    pub(super) fn error(&self, at: &Range<usize>, what: impl std::fmt::Display) -> Error {
+        let before = self.text.get(..at.start).unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        Error::invalid(format!("{}:{line}:{column}: {what}", self.name))
+    }
+}
+
+impl<'a> RawConfig<'a> {
+    pub(super) fn parse(source: Source<'a>) -> Result<Self> {
+        let document = DeTable::parse(source.text)
+            .map_err(|e| source.error(&e.span().unwrap_or(0..0), e.message().replace('\n', ", ")))?;
+        let mut sections: BTreeMap<&'static str, Vec<RawSection>> = BTreeMap::new();
+        for (name, value) in document.get_ref() {
+            let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref()) else {
+                let known = SECTIONS.iter().map(|section| section.name);
+                return Err(source.error(&name.span(), unknown("section", name.get_ref(), "", known)));
+            };
+            let form = || source.error(&name.span(), format!("{:?} is written {}", section.name, section.header()));
+            let tables: Vec<&DeTable<'_>> = match value.get_ref() {
+                DeValue::Table(table) if !section.repeated => vec![table],
+                DeValue::Array(rows) if section.repeated => {
+                    rows.iter().map(|row| row.get_ref().as_table()).collect::<Option<_>>().ok_or_else(form)?
+                }
+                _ => return Err(form()),
+            };
+            for table in tables {
+                let read = RawSection::read(section, table, &name.span(), source)?;
+                sections.entry(section.name).or_default().push(read);
+            }
+        }
+        for section in SECTIONS.iter().filter(|section| !section.repeated) {
+            let missing = sections.entry(section.name).or_default();
+            if missing.is_empty() {
+                missing.push(RawSection::read(section, &DeTable::default(), &(0..0), source)?);
+            }
+        }
+        Ok(Self { source, sections })
+    }
+
+    pub(super) fn source(&self) -> Source<'a> {
+        self.source
+    }
+
+    /// The one table of a section that is not repeated.
+    pub(super) fn section(&self, name: &str) -> &RawSection {
+        &self.sections[name][0]
+    }
+
+    /// All tables of a section.
+    pub(super) fn sections(&self, name: &str) -> &[RawSection] {
+        self.sections.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl RawSection {
+    fn read(section: &Section, table: &DeTable<'_>, at: &Range<usize>, source: Source<'_>) -> Result<Self> {
+        let mut values = BTreeMap::new();
+        let mut given = Vec::new();
+        flatten("", table, &mut given);
+        for (name, name_span, value) in given {
+            let Some(key) = section.key(&name) else {
+                let known = section.keys.iter().map(|key| key.name);
+                let place = format!(" in {}", section.header());
+                return Err(source.error(&name_span, unknown("key", &name, &place, known)));
+            };
+            let wrong = |got: &str| {
+                source.error(&value.span(), format!("{:?} is {got}, {} is expected", key.name, key.kind.describe()))
+            };
+            values.insert(key.name, (scalar(key, value.get_ref()).map_err(|got| wrong(&got))?, value.span()));
+        }
+        for key in section.keys {
+            if values.contains_key(key.name) {
+                continue;
+            }
+            if key.required {
+                return Err(source.error(at, format!("{} lacks the key {:?}", section.header(), key.name)));
+            }
+            if !key.default.is_empty() {
+                let default = DeValue::parse(key.default).expect("a test parses every default");
+                values.insert(key.name, (scalar(key, default.get_ref()).expect("likewise"), at.clone()));
+            }
+        }
+        Ok(Self { values })
+    }
+
+    /// A text, path, address or word; `None` if it was left out and has no default.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.values.get(key)? {
+            (Scalar::Text(text), _) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn boolean(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some((Scalar::Boolean(true), _)))
+    }
+
+    /// A number of the key's range, which fits the type that the caller wants.
+    pub(super) fn integer<T: TryFrom<i64> + Default>(&self, key: &str) -> T {
+        match self.values.get(key) {
+            Some((Scalar::Integer(n), _)) => T::try_from(*n).unwrap_or_default(),
+            _ => T::default(),
+        }
+    }
+
+    /// Where a value stands, to say what is wrong with it.
+    pub(super) fn span(&self, key: &str) -> Range<usize> {
+        self.values.get(key).map_or(0..0, |(_, span)| span.clone())
+    }
+}
+
+/// Tables inside become dotted names: `checks = { append = true }` is `checks.append = true`.
+fn flatten<'t, 'i>(
+    prefix: &str,
+    table: &'t DeTable<'i>,
+    into: &mut Vec<(String, Range<usize>, &'t Spanned<DeValue<'i>>)>,
+) {
+    for (name, value) in table {
+        let full = format!("{prefix}{}", name.get_ref());
+        match value.get_ref() {
+            DeValue::Table(inside) if !inside.is_empty() => flatten(&format!("{full}."), inside, into),
+            _ => into.push((full, name.span(), value)),
+        }
+    }
+}
+
+fn scalar(key: &Key, value: &DeValue<'_>) -> Result<Scalar, String> {
+    let got = || match value.type_str() {
+        name @ ("integer" | "array") => format!("an {name}"),
+        name => format!("a {name}"),
+    };
+    match (key.kind, value) {
+        (Kind::Text | Kind::Path | Kind::Address, DeValue::String(text)) => Ok(Scalar::Text(text.to_string())),
+        (Kind::Words(words), DeValue::String(text)) if words.contains(&text.as_ref()) => {
+            Ok(Scalar::Text(text.to_string()))
+        }
+        (Kind::Words(_), DeValue::String(text)) => Err(format!("{text:.80?}")),
+        (Kind::Boolean, DeValue::Boolean(b)) => Ok(Scalar::Boolean(*b)),
+        (Kind::Integer(min, max), DeValue::Integer(digits)) => {
+            let number = i64::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| digits.to_string())?;
+            if (min..=max).contains(&number) { Ok(Scalar::Integer(number)) } else { Err(number.to_string()) }
+        }
+        _ => Err(got()),
+    }
+}
+
+fn unknown(what: &str, name: &str, place: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
+    // Half of the letters may be wrong; further away is another word.
+    let near = known.clone().map(|k| (distance(name, k), k)).min().filter(|(far, k)| *far * 2 <= k.len());
+    match near {
+        Some((_, nearest)) => format!("unknown {what} {name:.80?}{place}: did you mean {nearest:?}?"),
+        None => format!("unknown {what} {name:.80?}{place}: known are {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Levenshtein's: how many letters to insert, delete or change.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,262 @@
+//! Every key of the configuration file, with its kind, default and reason. Pure.
+//!
+//! One table serves the reader, the file written at first start, and `docs/configuration.md`.
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A path; a relative one starts at the data directory.
+    Path,
+    /// `"ADDRESS:PORT"`, IPv6 in brackets.
+    Address,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number in this range.
+    Integer(i64, i64),
+    /// One of these words.
+    Words(&'static [&'static str]),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As written in the file; a dot stands for a table inside.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its value when it is left out, in TOML; empty if it has none.
+    pub default: &'static str,
+    /// Whether a section without it is refused.
+    pub required: bool,
+    /// For people: what it does, and when to change it.
+    pub doc: &'static str,
+}
+
+/// One table of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// As written in the file.
+    pub name: &'static str,
+    /// `[[name]]`, any number of times, or `[name]`, at most once.
+    pub repeated: bool,
+    /// For people.
+    pub doc: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, required: false, doc }
+}
+
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, default: "", required: true, doc }
+}
+
+/// The whole file.
+pub const SECTIONS: &[Section] = &[SERVER, DATASTORE, TASKS];
+
+const SERVER: Section = Section {
+    name: "server",
+    repeated: false,
+    doc: "How clients reach the daemon, and how many may at a time.",
+    keys: &[
+        key(
+            "listen",
+            Kind::Address,
+            "\"127.0.0.1:8007\"",
+            "Address and port of the API. `0.0.0.0:8007` and `[::]:8007` serve all interfaces. `--listen` goes before it.",
+        ),
+        key(
+            "tls-cert",
+            Kind::Path,
+            "\"tls/cert.pem\"",
+            "Certificate chain in PEM, the server's own first. Made at the first start if neither it nor `tls-key` is there.",
+        ),
+        key("tls-key", Kind::Path, "\"tls/key.pem\"", "Private key of the certificate in PEM."),
+        key(
+            "connections-max",
+            Kind::Integer(1, 65_536),
+            "512",
+            "Connections open at a time. More are answered with 503, and still more are closed at once.",
+        ),
+        key(
+            "sessions-max",
+            Kind::Integer(1, 4096),
+            "128",
+            "Backup and restore sessions at a time. Each may hold some tens of megabytes.",
+        ),
+        key(
+            "shutdown-timeout-secs",
+            Kind::Integer(0, 86_400),
+            "60",
+            "How long running sessions may go on after SIGTERM. What is unfinished then is removed. \
+             Keep systemd's `TimeoutStopSec` at least 30 s longer.",
+        ),
+        key(
+            "unauthenticated-delay-ms",
+            Kind::Integer(0, 60_000),
+            "3000",
+            "How long the answer to wrong credentials waits, so that guessing is slow.",
+        ),
+        key(
+            "denied-delay-ms",
+            Kind::Integer(0, 60_000),
+            "500",
+            "How long the answer to a call without the privilege for it waits.",
+        ),
+        key(
+            "compute-threads",
+            Kind::Integer(0, 1024),
+            "0",
+            "Threads for hashing and compression, shared by all datastores; 0 means one for each CPU.",
+        ),
+    ],
+};
+
+const DATASTORE: Section = Section {
+    name: "datastore",
+    repeated: true,
+    doc: "A datastore; the section may be repeated. The directory must be a datastore already (`ringvault datastore create PATH` \
+          makes one), only `main` of a new data directory is made at the first start.",
+    keys: &[
+        required("name", Kind::Text, "What clients call it: 3 to 32 of `A-Z a-z 0-9 _ . -`."),
+        required("path", Kind::Path, "Its directory. A relative path starts at the data directory."),
+        key("comment", Kind::Text, "", "A line for listings."),
+        key(
+            "sync-level",
+            Kind::Words(&["none", "file", "filesystem"]),
+            "\"filesystem\"",
+            "`filesystem`: one sync of the whole file system when a backup finishes, before its manifest appears. \
+             `file`: every file when it is written, dearer, for file systems shared with others that write much. \
+             `none`: a power cut may cost the last snapshots.",
+        ),
+        key(
+            "checks.append",
+            Kind::Boolean,
+            "true",
+            "Check that every known chunk is on the disk when a backup refers to it.",
+        ),
+        key(
+            "checks.finish",
+            Kind::Boolean,
+            "true",
+            "Check it again for every chunk of a backup when that finishes. Switch off the others first: this one is the promise.",
+        ),
+        key(
+            "checks.preflight",
+            Kind::Boolean,
+            "true",
+            "Check the chunks of the previous backup while a client still reads its index, so that this very backup can heal a hole.",
+        ),
+        key(
+            "engine",
+            Kind::Words(&["auto", "uring", "threads", "sync"]),
+            "\"auto\"",
+            "How presence is checked. `auto`: io_uring where the kernel grants it, else threads. The others force one, for measurement \
+             and for containers that forbid io_uring.",
+        ),
+        key(
+            "workers",
+            Kind::Integer(1, 256),
+            "64",
+            "Presence checks in flight at a time. Raise it for storage with high latency (network, distributed), lower it for one slow disk.",
+        ),
+        key("io-threads", Kind::Integer(1, 256), "16", "Threads for reading and writing files."),
+        key(
+            "owner",
+            Kind::Text,
+            "",
+            "`UID:GID` of new files and directories when the daemon runs as root; without it, those of the datastore's directory.",
+        ),
+        key(
+            "manifest-lock-dir",
+            Kind::Path,
+            "",
+            "Where manifest locks lie, if a Proxmox Backup Server before 3.3.5 works on the same datastore at the same time: \
+             `/run/proxmox-backup/locks`.",
+        ),
+    ],
+};
+
+const TASKS: Section = Section {
+    name: "tasks",
+    repeated: false,
+    doc: "Records of what was done for whom.",
+    keys: &[key("dir", Kind::Path, "\"tasks\"", "Directory of the task logs. The newest 20,000 tasks are kept.")],
+};
+
+impl Section {
+    /// `[server]`, `[[datastore]]`.
+    pub fn header(&self) -> String {
+        if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+
+    /// The key of that name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Kind {
+    /// For people and error texts.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Address => "\"ADDRESS:PORT\"".to_owned(),
+            Self::Boolean => "true or false".to_owned(),
+            Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Words(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+        }
+    }
+}
+
+/// `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut text = "\
+# Configuration
+
+`ringvault.toml` in the data directory, written at the first start; `ringvault serve --config FILE` reads another file. It is TOML. A key that
+is not in this list is refused with its line and column. A change takes effect at the next start.
+
+This page is made from the table in `src/config/schema.rs`; a test compares them.
+"
+    .to_owned();
+    for section in SECTIONS {
+        text.push_str(&format!("\n## `{}`\n\n{}\n\n", section.header(), section.doc));
+        text.push_str("| key | value | default | |\n|---|---|---|---|\n");
+        for key in section.keys {
+            let default = match (key.default, key.required) {
+                (_, true) => "required".to_owned(),
+                ("", false) => "none".to_owned(),
+                (default, false) => format!("`{default}`"),
+            };
+            text.push_str(&format!("| `{}` | {} | {default} | {} |\n", key.name, key.kind.describe(), key.doc));
+        }
+    }
+    text
+}
+
+/// The file that the first start writes: every key as a comment, and the datastore `main`.
+pub fn first_file() -> String {
+    let mut text =
+        "# Ringvault. Every key is explained in docs/configuration.md; those in comments show their defaults.\n"
+            .to_owned();
+    for section in SECTIONS {
+        text.push_str(&format!("\n{}\n", section.header()));
+        for key in section.keys {
+            match (section.name, key.name) {
+                ("datastore", "name" | "path") => text.push_str(&format!("{} = \"main\"\n", key.name)),
+                _ if key.default.is_empty() => {}
+                _ => text.push_str(&format!("# {} = {}\n", key.name, key.default)),
+            }
+        }
+    }
+    text
+}

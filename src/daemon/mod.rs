@@ -1,0 +1,22 @@
+//! The daemon as a whole: a data directory, what the first start puts into it, and what runs over it.
+//!
+//! ```text
+//! DATA/ringvault.toml    configuration                      DATA/tls/          certificate and key
+//! DATA/auth.key          the server's own secrets, 0600     DATA/main/         the first datastore
+//! DATA/users.json        users, tokens, permissions, 0600   DATA/tasks/        task logs
+//! DATA/connection.env    how a client gets in, 0600         DATA/.lock         held while a daemon runs
+//! ```
+
+mod connection_file;
+mod data_dir;
+mod first_start;
+mod keys;
+mod run;
+mod users_file;
+mod watch;
+
+pub use data_dir::DataDir;
+pub use first_start::{ADMIN_TOKEN, CONFIG_FILE};
+pub use keys::load_or_make as load_or_make_keys;
+pub use run::{Options, run};
+pub use users_file::edit as edit_users;

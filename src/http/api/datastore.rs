@@ -1,0 +1,81 @@
+//! `admin/datastore` and `…/status`.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Place, RequestContext, STORE, reply};
+use crate::auth::{AclPath, Privileges};
+use crate::error::Result;
+use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::store::TypeCounts;
+use crate::types::{DatastoreName, Namespace};
+
+const AUDIT_OR_BACKUP: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_BACKUP);
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "admin/datastore",
+        access: Access::Authenticated,
+        body: BodyUse::Parameters,
+        params: &[],
+        handler: |context, params| Box::pin(list(context, params)),
+        about: "Datastores that the asker may use.",
+    },
+    Route {
+        method: Method::GET,
+        path: "admin/datastore/{store}/status",
+        access: Access::StoreOrBelow(AUDIT_OR_BACKUP.union(Privileges::DATASTORE_READ)),
+        body: BodyUse::Parameters,
+        params: &[
+            STORE,
+            ParamSpec::optional(
+                "verbose",
+                ParamKind::Boolean,
+                "Also count groups and show the last garbage collection.",
+            ),
+        ],
+        handler: |context, params| Box::pin(status(context, params)),
+        about: "Space of a datastore.",
+    },
+];
+
+async fn list(context: RequestContext, _: Params) -> Result<Reply> {
+    let users = context.app.users.get();
+    let visible = |name: &DatastoreName| {
+        let path = AclPath::datastore(name, &Namespace::root());
+        users.acl.privileges(&context.auth, &path).has_any(AUDIT_OR_BACKUP)
+            || !users.acl.privileges_below(&context.auth, &path).is_empty()
+    };
+    let stores = context.app.datastores.values().filter(|store| visible(store.name()));
+    let rows: Vec<Value> =
+        stores.map(|store| json!({ "store": store.name().as_str(), "comment": store.config().comment })).collect();
+    reply(rows)
+}
+
+async fn status(context: RequestContext, params: Params) -> Result<Reply> {
+    let place = Place::of(&params)?;
+    let store = place.open(&context)?;
+    if !context.datastore_privileges(&place.store, &place.ns).has_any(AUDIT_OR_BACKUP) {
+        // Whoever may only restore, or only use a namespace, learns that the datastore is there, and no more.
+        return reply(json!({ "total": 0, "used": 0, "avail": 0 }));
+    }
+    let usage = store.usage().await?;
+    let mut status = json!({ "total": usage.total, "used": usage.used, "avail": usage.avail });
+    if params.bool("verbose") == Some(true) {
+        let counts = store.counts().await?;
+        status["gc-status"] = store.gc_status().await?;
+        status["counts"] = json!({
+            "ct": counted(counts.ct),
+            "host": counted(counts.host),
+            "vm": counted(counts.vm),
+            "other": null,
+        });
+    }
+    reply(status)
+}
+
+fn counted(counts: TypeCounts) -> Option<TypeCounts> {
+    (counts.groups > 0).then_some(counts)
+}

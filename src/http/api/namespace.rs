@@ -1,0 +1,110 @@
+//! `…/namespace`.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Place, RequestContext, STORE, reply};
+use crate::auth::{AclPath, Privileges};
+use crate::error::{Error, Result};
+use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::types::{DatastoreName, Namespace, is_safe_id};
+
+/// Longest name that may be made (spec 01 §1); longer ones that are there already can be used.
+const NAME: ParamKind = ParamKind::Text { min: 1, max: 32, matches: is_safe_id };
+
+const PATH: &str = "admin/datastore/{store}/namespace";
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: PATH,
+        access: Access::Authenticated,
+        body: BodyUse::Parameters,
+        params: &[
+            STORE,
+            ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where to begin; the root if left out."),
+            ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How far down; all if left out."),
+        ],
+        handler: |context, params| Box::pin(list(context, params)),
+        about: "A namespace and those below it.",
+    },
+    Route {
+        method: Method::POST,
+        path: PATH,
+        access: Access::Authenticated,
+        body: BodyUse::Parameters,
+        params: &[
+            STORE,
+            ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where; the root if left out."),
+            ParamSpec::required("name", NAME, "Its name."),
+        ],
+        handler: |context, params| Box::pin(create(context, params)),
+        about: "Makes a namespace.",
+    },
+    Route {
+        method: Method::DELETE,
+        path: PATH,
+        access: Access::Authenticated,
+        body: BodyUse::Parameters,
+        params: &[
+            STORE,
+            ParamSpec::required("ns", ParamKind::NAMESPACE, "Which one."),
+            ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it."),
+            ParamSpec::optional(
+                "error-on-protected",
+                ParamKind::Boolean,
+                "Whether snapshots that stay because they are protected make this call fail; the default.",
+            ),
+        ],
+        handler: |context, params| Box::pin(delete(context, params)),
+        about: "Removes a namespace and those below it.",
+    },
+];
+
+async fn list(context: RequestContext, params: Params) -> Result<Reply> {
+    const VISIBLE: Privileges = Privileges::DATASTORE_AUDIT
+        .union(Privileges::DATASTORE_MODIFY)
+        .union(Privileges::DATASTORE_READ)
+        .union(Privileges::DATASTORE_BACKUP);
+    let place = Place::of(&params)?;
+    let parent: Namespace = params.parsed_opt("parent")?.unwrap_or_default();
+    let depth = params.uint("max-depth").and_then(|depth| usize::try_from(depth).ok());
+    let all = place.open(&context)?.namespaces(&parent, depth).await?;
+    let visible = |ns: &Namespace| context.datastore_privileges(&place.store, ns).has_any(VISIBLE);
+    let shown: Vec<Value> = all.iter().filter(|ns| visible(ns)).map(|ns| json!({ "ns": ns.to_string() })).collect();
+    if shown.is_empty() && !visible(&parent) {
+        return Err(Error::denied("permission check failed"));
+    }
+    reply(shown)
+}
+
+async fn create(context: RequestContext, params: Params) -> Result<Reply> {
+    let place = Place::of(&params)?;
+    let parent: Namespace = params.parsed_opt("parent")?.unwrap_or_default();
+    may_modify(&context, &place.store, &parent)?;
+    let name = params.text("name").unwrap_or_default();
+    let made = place.open(&context)?.create_namespace(&parent, name).await?;
+    reply(made.to_string())
+}
+
+async fn delete(context: RequestContext, params: Params) -> Result<Reply> {
+    let place = Place::of(&params)?;
+    let parent = place.ns.parent().ok_or_else(|| Error::invalid("cannot delete root namespace!"))?;
+    may_modify(&context, &place.store, &parent)?;
+    let delete_groups = params.bool("delete-groups").unwrap_or(false);
+    let removed = place.open(&context)?.delete_namespace(&place.ns, delete_groups).await?;
+    tracing::info!(store = %place.store, ns = %place.ns, by = %context.auth, ?removed, "namespace removed");
+    if removed.protected_snapshots > 0 && params.bool("error-on-protected").unwrap_or(true) {
+        return Err(Error::invalid("only partially deleted due to protected snapshots "));
+    }
+    reply(Value::Null)
+}
+
+fn may_modify(context: &RequestContext, store: &DatastoreName, parent: &Namespace) -> Result<()> {
+    let path = AclPath::datastore(store, parent);
+    if context.privileges(&path).has_any(Privileges::DATASTORE_MODIFY) {
+        return Ok(());
+    }
+    Err(Error::denied(format!("permission check failed - missing {} on {path}", Privileges::DATASTORE_MODIFY)))
+}

@@ -1,0 +1,106 @@
+//! Starts and stops the listener: what a daemon, and a test, hold in their hands.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::api;
+use super::context::App;
+use super::lifecycle::Phase;
+use super::listener::Listener;
+use super::tls::TlsIdentity;
+use crate::error::{IoContext, Result};
+
+/// How long connections and sessions may take to clean up after their time is over, before the daemon ends without them.
+const CLEANUP_MAX: Duration = Duration::from_secs(20);
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// Already listening.
+    pub socket: std::net::TcpListener,
+    /// Certificate and key.
+    pub tls: TlsIdentity,
+    /// Connections open at a time.
+    pub connections_max: usize,
+    /// How long sessions may go on after [`Running::shutdown`] begins.
+    pub shutdown_timeout: Duration,
+    /// The parts that handlers use.
+    pub app: App,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Begins to serve. Has to run inside a runtime.
+    pub fn start(config: ServerConfig) -> Result<Running> {
+        config.socket.set_nonblocking(true).io_context(|| "prepare the listening socket")?;
+        let local_addr = config.socket.local_addr().io_context(|| "read the listening socket's address")?;
+        let socket = TcpListener::from_std(config.socket).io_context(|| "register the listening socket")?;
+        let app = Arc::new(config.app);
+        let heartbeat = Arc::new(AtomicU64::new(0));
+        let listener = Listener {
+            socket,
+            tls: config.tls.config(),
+            app: app.clone(),
+            router: Arc::new(api::router()),
+            connections_max: config.connections_max,
+            heartbeat: heartbeat.clone(),
+        };
+        let accepting = tokio::spawn(listener.run());
+        let fingerprint = config.tls.fingerprint().to_owned();
+        Ok(Running { local_addr, fingerprint, app, heartbeat, accepting, shutdown_timeout: config.shutdown_timeout })
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens; with the real port where 0 was asked for.
+    pub local_addr: SocketAddr,
+    /// Fingerprint of its certificate.
+    pub fingerprint: String,
+    /// The parts that handlers use.
+    pub app: Arc<App>,
+    heartbeat: Arc<AtomicU64>,
+    accepting: JoinHandle<()>,
+    shutdown_timeout: Duration,
+}
+
+impl Running {
+    /// Turns of the accept loop so far; grows at least once a second while it lives.
+    pub fn heartbeat(&self) -> u64 {
+        self.heartbeat.load(Ordering::Relaxed)
+    }
+
+    /// Whether the accept loop has ended although nobody asked it to.
+    pub fn is_dead(&self) -> bool {
+        self.accepting.is_finished()
+    }
+
+    /// Stops accepting, lets running sessions finish up to the limit, then makes them remove what is unfinished.
+    /// `true` if everything ended in time.
+    pub async fn shutdown(self) -> bool {
+        let lifecycle = &self.app.lifecycle;
+        lifecycle.advance(Phase::Draining);
+        let sessions = lifecycle.session_count();
+        if sessions > 0 {
+            tracing::info!(sessions, limit = ?self.shutdown_timeout, "waiting for running sessions");
+        }
+        let finished = lifecycle.idle_within(self.shutdown_timeout).await;
+        lifecycle.advance(Phase::Closing);
+        let cleaned = finished || lifecycle.idle_within(CLEANUP_MAX).await;
+        let answered = tokio::time::timeout(CLEANUP_MAX, self.accepting).await.is_ok();
+        if !cleaned || !answered {
+            tracing::error!(sessions = lifecycle.session_count(), "sessions did not end in time");
+        }
+        self.app.tasks.flush().await;
+        cleaned && answered
+    }
+}
