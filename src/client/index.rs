@@ -38,10 +38,6 @@ impl Index {
     /// Checks the bytes of an index file: shape, every entry, and that checksum and size, computed from the entries rather
     /// than read from the header, are what the manifest says (spec 06 §2.1).
     pub fn check(raw: Vec<u8>, file: &ManifestFile) -> Result<Self> {
-        Self::parse(raw, file).map_err(|e| e.context(&file.filename))
-    }
-
-    fn parse(raw: Vec<u8>, file: &ManifestFile) -> Result<Self> {
         let file_bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
         let (layout, size_bytes) = match file.filename.kind() {
             ArchiveKind::FixedIndex => {
@@ -101,4 +97,49 @@ impl Index {
 
 fn entry_area(raw: &[u8]) -> &[u8] {
     usize::try_from(INDEX_HEADER_BYTES).ok().and_then(|header| raw.get(header..)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::EpochSecs;
+    use crate::format::manifest::CryptMode;
+
+    /// Two slots, the second one byte long.
+    fn fixed() -> (Vec<u8>, ManifestFile) {
+        let size = (4 << 20) + 1;
+        let mut raw = FixedHeader::new([0; 16], EpochSecs(1), size, 4 << 20).unwrap().encode().to_vec();
+        raw.extend([1; 32].iter().chain(&[2; 32]));
+        let mut csum = IndexCsum::new();
+        csum.update(&raw[4096..]);
+        let filename = "a.img.fidx".parse().unwrap();
+        (raw, ManifestFile { filename, crypt_mode: CryptMode::None, size, csum: csum.finish() })
+    }
+
+    #[test]
+    fn slots_cover_the_archive() {
+        let (raw, file) = fixed();
+        let index = Index::check(raw, &file).unwrap();
+        let slots: Vec<Slot> = index.slots().collect();
+        assert_eq!(slots[0], Slot { range: 0..4 << 20, digest: Digest([1; 32]) });
+        assert_eq!(slots[1], Slot { range: 4 << 20..(4 << 20) + 1, digest: Digest([2; 32]) });
+        assert_eq!(slots.len(), 2);
+    }
+
+    #[test]
+    fn whatever_the_manifest_does_not_confirm_is_refused() {
+        let (raw, file) = fixed();
+        let other_size = ManifestFile { size: file.size - 1, ..file.clone() };
+        let other_kind = ManifestFile { filename: "a.didx".parse().unwrap(), ..file.clone() };
+        assert!(Index::check(raw.clone(), &other_size).unwrap_err().to_string().contains("covers"));
+        assert!(Index::check(raw.clone(), &other_kind).is_err());
+        for at in 4096..raw.len() {
+            let mut flipped = raw.clone();
+            flipped[at] ^= 1;
+            assert!(Index::check(flipped, &file).unwrap_err().to_string().contains("checksum"));
+        }
+        for end in [0, 7, 4095, 4096, 4128, raw.len() - 1] {
+            assert!(Index::check(raw[..end].to_vec(), &file).is_err(), "{end}");
+        }
+    }
 }

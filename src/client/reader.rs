@@ -6,7 +6,7 @@ use super::index::Index;
 use super::rest::Client;
 use super::session::Session;
 use super::writer::download_index;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::blob::BLOB_ENCODED_BYTES_MAX;
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestFile};
 use crate::types::{ArchiveName, Digest, MANIFEST_BLOB, Namespace, Snapshot};
@@ -48,8 +48,10 @@ impl ReaderSession {
     pub async fn manifest(&self, snapshot: &Snapshot) -> Result<Manifest> {
         let bytes_max = usize::try_from(MANIFEST_BYTES_MAX).unwrap_or(usize::MAX);
         let encoded = self.session.download("download", &[("file-name", MANIFEST_BLOB)], bytes_max).await;
-        let encoded =
-            encoded.map_err(|e| e.context(format!("{snapshot} has no readable manifest, so it is not finished")))?;
+        let encoded = encoded.map_err(|e| match e.kind() {
+            Kind::NotFound => e.context(format!("{snapshot} is not finished: it has no manifest")),
+            _ => e.context(MANIFEST_BLOB),
+        })?;
         let manifest = Manifest::from_blob(&encoded).map_err(|e| e.context(MANIFEST_BLOB))?;
         if manifest.snapshot() != snapshot {
             return Err(Error::corrupt(format!("the manifest of {snapshot} is that of {}", manifest.snapshot())));

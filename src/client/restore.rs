@@ -50,13 +50,12 @@ pub async fn run(client: &Client, options: &Options, observer: Arc<dyn Observer>
     let session = Arc::new(ReaderSession::open(client, &options.namespace, &options.snapshot).await?);
     let manifest = session.manifest(&options.snapshot).await?;
     let wanted = find(&options.archive, &manifest)?;
+    // A blob says itself whether it is encrypted; the escrowed key is listed as such, and is not.
     if let Wanted::Listed(file) = &wanted
         && file.crypt_mode == CryptMode::Encrypt
+        && file.filename.kind() != ArchiveKind::Blob
     {
-        return Err(Error::invalid(format!(
-            "{} is encrypted, and this client knows no keys: restore it with the official client and its key file",
-            file.filename
-        )));
+        return Err(encrypted().context(&file.filename));
     }
     if manifest.is_signed() {
         observer.warns("the manifest is signed; without the key its signature was not checked");
@@ -84,6 +83,12 @@ pub async fn run(client: &Client, options: &Options, observer: Arc<dyn Observer>
         csum: done.csum,
         duration_s: started.elapsed().as_secs_f64(),
     })
+}
+
+fn encrypted() -> Error {
+    Error::invalid(
+        "this archive is encrypted, and this client knows no keys: restore it with the official client and its key file",
+    )
 }
 
 /// What the name on the command line stands for.
@@ -170,7 +175,10 @@ impl Run {
                 file.size, file.csum
             )));
         }
-        let decode = move || blob::decode(&encoded, u64::from(CHUNK_BYTES_MAX), CrcPolicy::Check);
+        if blob::check_crc(&encoded)?.is_encrypted() {
+            return Err(encrypted());
+        }
+        let decode = move || blob::decode(&encoded, u64::from(CHUNK_BYTES_MAX), CrcPolicy::Ignore);
         let text = self.compute.run(decode).await??;
         self.write_whole(name, text, size, csum, target).await
     }
@@ -272,7 +280,17 @@ struct Fetched {
 /// Downloads one chunk and checks CRC, digest and length.
 async fn fetch_one(session: &ReaderSession, compute: &Compute, permits: Arc<Semaphore>, slot: Slot) -> Result<Fetched> {
     let permit = permits.acquire_owned().await.map_err(|_| Error::closed("the restore ended early"))?;
-    let context = |e: Error| e.context(format!("chunk {} at byte {}", slot.digest, slot.range.start));
+    let context = |e: Error| match e.kind() {
+        // The connection broke, or this machine is at fault: the snapshot may be whole.
+        Kind::Io | Kind::Closed => e,
+        kind => Error::new(
+            kind,
+            format!(
+                "chunk {} at byte {} - {e}; this archive cannot be restored as it is: try another snapshot of the group",
+                slot.digest, slot.range.start
+            ),
+        ),
+    };
     let encoded = session.chunk(slot.digest).await.map_err(context)?;
     let encoded_bytes = encoded.len() as u64;
     let (digest, size_bytes) = (slot.digest, slot.range.end - slot.range.start);

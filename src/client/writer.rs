@@ -11,7 +11,7 @@ use super::session::Session;
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestFile};
-use crate::types::{ArchiveKind, ArchiveName, Digest, MANIFEST_BLOB, Namespace, Snapshot};
+use crate::types::{ArchiveName, Digest, MANIFEST_BLOB, Namespace, Snapshot};
 
 /// Name of the protocol in the upgrade request.
 const PROTOCOL: &str = "proxmox-backup-protocol-v1";
@@ -176,7 +176,7 @@ impl BackupSession {
     }
 }
 
-/// Downloads an index and checks it against the manifest's entry.
+/// Downloads an index and checks it against the manifest's entry. The caller adds the name to an error.
 pub(super) async fn download_index(
     session: &Session,
     path: &str,
@@ -191,10 +191,6 @@ pub(super) async fn download_index(
         raw.extend_from_slice(piece);
         Ok(())
     };
-    session
-        .download_into(path, &[(parameter, file.filename.as_str())], keep)
-        .await
-        .map_err(|e| e.context(&file.filename))?;
-    debug_assert!(file.filename.kind() != ArchiveKind::Blob);
+    session.download_into(path, &[(parameter, file.filename.as_str())], keep).await?;
     Index::check(raw, file)
 }

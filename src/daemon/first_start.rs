@@ -42,29 +42,39 @@ const MAY_COME_FIRST: [&str; 8] = [
     "lost+found",
 ];
 
+/// Refuses a directory with somebody else's files in it before anything is made there. Whoever names a configuration file knows what
+/// they do.
+pub(super) fn check_ours(dir: &DataDir, file: Option<&Path>) -> Result<()> {
+    if file.is_some() || dir.has(CONFIG_FILE)? {
+        return Ok(());
+    }
+    match dir.names()?.into_iter().find(|name| !MAY_COME_FIRST.contains(&name.as_str())) {
+        Some(stranger) => Err(Error::invalid(format!(
+            "{:?} is not a data directory: it holds {stranger:?} and no {CONFIG_FILE}; give --data-dir an empty or new directory",
+            dir.path()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Reads the configuration, from `file` or from the data directory; an empty data directory gets one.
 pub(super) fn configuration(dir: &DataDir, file: Option<&Path>) -> Result<Config> {
-    let path = file.map_or_else(|| dir.path().join(CONFIG_FILE), Path::to_owned);
-    let here = |path: &Path| {
-        let absolute = std::path::absolute(path).map_err(|e| Error::io(format!("find {path:?}"), e))?;
-        dir.read(absolute)
+    check_ours(dir, file)?;
+    let path = match file {
+        Some(file) => std::path::absolute(file).map_err(|e| Error::io(format!("find {file:?}"), e))?,
+        None => dir.path().join(CONFIG_FILE),
     };
-    let text = match (here(&path)?, file) {
-        (Some(bytes), _) => String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{path:?} is not UTF-8")))?,
+    let bytes = match (dir.read(&path)?, file) {
+        (Some(bytes), _) => bytes,
         (None, Some(_)) => return Err(Error::not_found(format!("there is no configuration file {path:?}"))),
         (None, None) => {
-            if let Some(stranger) = dir.names()?.into_iter().find(|name| !MAY_COME_FIRST.contains(&name.as_str())) {
-                return Err(Error::invalid(format!(
-                    "{:?} is not a data directory: it holds {stranger:?} and no {CONFIG_FILE}; give --data-dir an empty or new directory",
-                    dir.path()
-                )));
-            }
             let text = config::first_file();
             dir.put(CONFIG_FILE, text.as_bytes(), PUBLIC_MODE)?;
-            tracing::info!(path = ?dir.path().join(CONFIG_FILE), "first start: configuration made");
-            text
+            tracing::info!(?path, "first start: configuration made");
+            text.into_bytes()
         }
     };
+    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{path:?} is not UTF-8")))?;
     Config::parse(&text, &path.to_string_lossy(), dir.path())
 }
 
@@ -100,6 +110,7 @@ pub(super) async fn main_datastore(dir: &DataDir, config: &Config, users: &Users
     if dir.has(&path)? {
         return Ok(());
     }
+    tracing::info!(?path, "making the first datastore with its 65536 directories");
     dir.remove_tree(&new)?;
     let engine = Engine::start("first start", &EngineConfig::default())?;
     Datastore::create(&new, store.owner, &engine).await?;

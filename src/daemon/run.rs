@@ -37,6 +37,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).io_context(|| "listen for SIGINT")?;
     raise_file_limit();
     let dir = DataDir::open(&options.data_dir)?;
+    first_start::check_ours(&dir, options.config.as_deref())?;
     let _lock = dir.lock(".lock")?;
     let config = first_start::configuration(&dir, options.config.as_deref())?;
     let engines = {
@@ -86,7 +87,7 @@ async fn second_signal(terminate: &mut tokio::signal::unix::Signal, interrupt: &
     }
 }
 
-/// Everything up to the open socket. The address is taken first: a busy port must not leave a half-made directory behind.
+/// Everything up to the open socket. The address is taken first: whether the port is busy shows before anything dear is made.
 async fn start(dir: &DataDir, config: &Config, listen: Option<SocketAddr>) -> Result<(Running, Vec<Engine>)> {
     let address = listen.unwrap_or(config.server.listen);
     let socket = TcpListener::bind(address).map_err(|e| busy(address, e))?;
@@ -105,8 +106,7 @@ async fn start(dir: &DataDir, config: &Config, listen: Option<SocketAddr>) -> Re
         if let Some(reason) = engine.fallback_reason() {
             tracing::warn!(store = %store.name, engine = engine.kind(), "{reason}");
         }
-        let opened = Datastore::open(store.clone(), engine.clone(), clock.clone()).await;
-        let opened = opened.map_err(|e| e.context(format!("datastore '{}'", store.name)))?;
+        let opened = Datastore::open(store.clone(), engine.clone(), clock.clone()).await?;
         tracing::info!(store = %store.name, path = ?store.path, engine = engine.kind(), "datastore opened");
         datastores.insert(store.name.clone(), opened);
         engines.push(engine);

@@ -434,12 +434,14 @@ impl DiskFile {
 
     /// `flock(2)` without waiting; `WouldBlock` when somebody holds it.
     pub fn try_flock(&self, mode: LockMode) -> io::Result<()> {
+        self.begin.op("flock", None)?;
         try_flock(&self.file, mode)
     }
 
     /// Changes this process's record lock on the whole file, without waiting; `WouldBlock` or `PermissionDenied` when
     /// another process holds it. Mind the trap of record locks: closing ANY descriptor of the file drops it (spec 01 §4.1).
     pub fn try_record_lock(&self, lock: RecordLock) -> io::Result<()> {
+        self.begin.op("fcntl", None)?;
         let operation = match lock {
             RecordLock::Shared => FlockOperation::NonBlockingLockShared,
             RecordLock::Exclusive => FlockOperation::NonBlockingLockExclusive,

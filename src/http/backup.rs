@@ -13,13 +13,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 
 use super::chunk_intake;
 use super::known_chunks::KnownChunks;
 use super::params::Received;
 use super::reply::{self, Response};
 use super::session::params::{Carrier, NoAction, backup_action, carrier};
-use super::session::{BodyBudget, BodyFault, Ended, Ending, Handler, answer, discard, drain, file_body, not_found};
+use super::session::{
+    BodyBudget, BodyFault, Ended, Ending, Handler, answer, discard, drain, file_body, index_chunks, not_found,
+};
 use crate::engine::ComputePool;
 use crate::error::{Error, Kind, Result};
 use crate::format::blob;
@@ -35,7 +38,10 @@ use crate::protocol::writers::{AppendPlan, Entries, Layout, UploadStats};
 use crate::store::{BackupLease, Datastore, DynamicWriter, FixedWriter, IndexReader, Inserted};
 use crate::sync::Mutex;
 use crate::task::Task;
-use crate::types::{ArchiveKind, ArchiveName, ChunkSize, Digest};
+use crate::types::{ArchiveKind, ArchiveName, Digest};
+
+/// Chunks that become known under one hold of the session's lock: a millisecond of it.
+const REGISTERED_AT_ONCE: usize = 1024;
 
 /// What a session is made of.
 #[derive(Debug)]
@@ -82,7 +88,7 @@ enum OpenIndex {
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Runs a session on the upgraded connection until it has ended and everything it leaves behind is in order.
-pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>, lifecycle: Lifecycle) {
+pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
     let Parts { store, lease, task, compute, benchmark, snapshot_path, guard } = parts;
     let (lease, task) = (Arc::new(lease), Arc::new(task));
     let about = About {
@@ -107,9 +113,9 @@ pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>
         budget: BodyBudget::default(),
         ending,
     });
-    let ended = match upgraded {
-        Ok(upgraded) => {
-            let ended = super::session::serve(upgraded, &driver, &driver.ending, &driver.task, &lifecycle).await;
+    let ended = match stream {
+        Ok(stream) => {
+            let ended = super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await;
             driver.known.end().await;
             ended
         }
@@ -218,14 +224,17 @@ impl Driver {
         Ok(reply::octet_stream(file_body(file)))
     }
 
+    /// About a microsecond a chunk, so not on a thread of the runtime, and the session's lock is let go in between.
     async fn register_base(&self, index: &IndexReader) -> Result<()> {
         let mut scan = index.scan();
         while let Some(block) = scan.next_block().await? {
-            let chunks: Vec<(Digest, ChunkSize)> = block
-                .iter()
-                .filter_map(|entry| Some((entry.digest, ChunkSize::new(u64::from(entry.size_bytes))?)))
-                .collect();
-            self.session.lock().register_base(&chunks)?;
+            let session = self.session.clone();
+            self.compute
+                .run(move || {
+                    let chunks = index_chunks(&block);
+                    chunks.chunks(REGISTERED_AT_ONCE).try_for_each(|part| session.lock().register_base(part))
+                })
+                .await??;
         }
         Ok(())
     }

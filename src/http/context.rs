@@ -148,6 +148,7 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes> {
     let too_long = || Error::invalid(format!("the request body is longer than {bytes_max} bytes"));
     let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
+        discard(&mut body).await;
         return Err(too_long());
     }
     let mut bytes = BytesMut::new();
@@ -155,10 +156,33 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes> {
         let frame = frame.map_err(|e| Error::closed("the request body ended early").with_source(e))?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > bytes_max {
+                discard(&mut body).await;
                 return Err(too_long());
             }
             bytes.extend_from_slice(&data);
         }
     }
     Ok(bytes.freeze())
+}
+
+/// Most of an unwanted body that is received all the same.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+
+/// How long an unwanted body is received.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Receives the rest of a body that nobody wants, within limits: a client that is still sending when the connection closes does not
+/// see the answer.
+pub(super) async fn discard(body: &mut Incoming) {
+    let receive = async {
+        let mut left = DISCARD_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Past the limit the connection closes in its face.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, receive).await;
 }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::request::Parts;
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::context::{App, RequestContext, read_body};
+use super::context::{App, RequestContext, discard, read_body};
 use super::params::{self, JSON_BYTES_MAX, ParamErrors, Params, Received};
 use super::reply::{self, Format, Outcome, Response};
 use super::router::{Access, BodyUse, Found, PathError, Reply, Route, Router, TARGET_BYTES_MAX, components};
@@ -30,43 +31,47 @@ pub async fn dispatch(app: Arc<App>, router: Arc<Router>, peer: SocketAddr, requ
 }
 
 async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Request<Incoming>) -> Response {
-    if request.uri().path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
-        return reply::empty(StatusCode::URI_TOO_LONG);
+    let (mut head, body) = request.into_parts();
+    let upgrade = head.extensions.remove::<OnUpgrade>();
+    let request = Taken { head, body, upgrade };
+    let no_wait = Duration::ZERO;
+    if request.head.uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
+        return request.ignoring_body(no_wait, reply::empty(StatusCode::URI_TOO_LONG)).await;
     }
-    let components = match components(request.uri().path()) {
+    let components = match components(request.head.uri.path()) {
         Ok(components) => components,
-        Err(PathError::Illegal) => return reply::untyped_error(&Error::invalid("path contains illegal components")),
-        Err(PathError::Undecodable) => return reply::untyped_error(&Error::not_found("path is not UTF-8")),
-    };
-    let (format, below) = match components.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["api2", "json", ..] => (Format::Json, &components[2..]),
-        ["api2", "extjs", ..] => (Format::ExtJs, &components[2..]),
-        ["api2", other, ..] => {
-            return reply::untyped_error(&Error::invalid(format!("Unsupported output format '{other:.80}'.")));
-        }
-        _ => {
-            let name = components.join("/");
-            return reply::untyped_error(&Error::not_found(format!("no such file: '{name:.200}'")));
+        Err(error) => {
+            let error = match error {
+                PathError::Illegal => Error::invalid("path contains illegal components"),
+                PathError::Undecodable => Error::not_found("path is not UTF-8"),
+            };
+            return request.ignoring_body(no_wait, reply::untyped_error(&error)).await;
         }
     };
-    let found = router.find(request.method(), below);
+    let (format, below) = match format_of(&components) {
+        Ok(found) => found,
+        Err(error) => return request.ignoring_body(no_wait, reply::untyped_error(&error)).await,
+    };
+    let found = router.find(&request.head.method, below);
     let open = matches!(&found, Found::Call(route, _) if matches!(route.access, Access::Anybody));
-    let auth = if open { Ok(NOBODY.parse().expect("a user")) } else { login(&app, peer, &request) };
+    let auth = if open { Ok(NOBODY.parse().expect("a user")) } else { login(&app, peer, &request.head) };
     let auth = match auth {
         Ok(auth) => auth,
         Err(failure) => {
-            tokio::time::sleep(app.delays.unauthenticated).await;
-            return reply::untyped_error(&Error::unauthenticated(failure.to_string()));
+            let error = Error::unauthenticated(failure.to_string());
+            return request.ignoring_body(app.delays.unauthenticated, reply::untyped_error(&error)).await;
         }
     };
     match found {
         Found::Nothing => {
             let path = components.join("/");
-            reply::error(format, &Error::not_found(format!("Path '/{path:.200}' not found.")))
+            let error = Error::not_found(format!("Path '/{path:.200}' not found."));
+            request.ignoring_body(no_wait, reply::error(format, &error)).await
         }
         Found::Directory(names) => {
             let list: Vec<_> = names.into_iter().map(|name| serde_json::json!({ "subdir": name })).collect();
-            reply::outcome(format, Outcome { data: list.into(), attributes: Vec::new() })
+            let listing = Outcome { data: list.into(), attributes: Vec::new() };
+            request.ignoring_body(no_wait, reply::outcome(format, listing)).await
         }
         Found::Call(route, path_params) => {
             let delays = app.delays;
@@ -89,6 +94,39 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
     }
 }
 
+/// The dress that a path asks for, and the path below it.
+fn format_of(components: &[String]) -> Result<(Format, &[String])> {
+    match components {
+        [api, format, below @ ..] if api == "api2" => match format.as_str() {
+            "json" => Ok((Format::Json, below)),
+            "extjs" => Ok((Format::ExtJs, below)),
+            other => Err(Error::invalid(format!("Unsupported output format '{other:.80}'."))),
+        },
+        _ => Err(Error::not_found(format!("no such file: '{:.200}'", components.join("/")))),
+    }
+}
+
+/// A request, taken apart.
+struct Taken {
+    head: Parts,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Taken {
+    /// An answer that does not depend on the body, after a wait. The body is received first, so that a client that sends before it
+    /// listens sees the answer; one that asks before it sends is spared that.
+    async fn ignoring_body(mut self, wait: Duration, response: Response) -> Response {
+        let receive = async {
+            if !self.head.headers.contains_key(header::EXPECT) {
+                discard(&mut self.body).await;
+            }
+        };
+        tokio::join!(tokio::time::sleep(wait), receive);
+        response
+    }
+}
+
 /// Why a call gave no result.
 enum Refusal {
     Parameters(ParamErrors),
@@ -108,13 +146,13 @@ impl From<ParamErrors> for Refusal {
     }
 }
 
-fn login(app: &App, peer: SocketAddr, request: &Request<Incoming>) -> Result<AuthId, AuthFailure> {
+fn login(app: &App, peer: SocketAddr, head: &Parts) -> Result<AuthId, AuthFailure> {
     let users = app.users.get();
-    let checked = authenticate(&users, &app.keys, request.headers(), request.method(), app.clock.now());
+    let checked = authenticate(&users, &app.keys, &head.headers, &head.method, app.clock.now());
     checked.inspect_err(|failure| log_failure(peer, failure.claimed.as_deref(), &failure.reason))
 }
 
-/// The line that watchers such as fail2ban look for; see docs/operations in the manual. Its form does not change.
+/// The line that watchers such as fail2ban look for (docs/operations.md). Its form does not change.
 pub(super) fn log_failure(peer: SocketAddr, user: Option<&str>, reason: &str) {
     let user = user.unwrap_or("unknown");
     tracing::warn!(target: "ringvault::auth", "authentication failure; rhost={} user={user} msg={reason}", peer.ip());
@@ -126,9 +164,9 @@ async fn call(
     path_params: &[(&'static str, String)],
     peer: SocketAddr,
     auth: AuthId,
-    request: Request<Incoming>,
+    request: Taken,
 ) -> Result<Reply, Refusal> {
-    let (mut head, body) = request.into_parts();
+    let Taken { head, body, upgrade } = request;
     let query = head.uri.query().unwrap_or("");
     let path: Vec<(&str, &str)> = path_params.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let mut raw_body = None;
@@ -146,7 +184,7 @@ async fn call(
         }
     };
     let params = params::check(route.params, received)?;
-    let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| head.method == Method::GET);
+    let upgrade = upgrade.filter(|_| head.method == Method::GET);
     let context =
         RequestContext { app, auth, peer, headers: head.headers, version: head.version, upgrade, body: raw_body };
     if !may(&context, route.access, &params)? {

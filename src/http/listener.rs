@@ -89,6 +89,8 @@ impl Listener {
                     continue;
                 }
             };
+            // An IPv4 peer of an IPv6 socket under the address that people and their filters know.
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let connection =
                 Connection { app: self.app.clone(), router: self.router.clone(), acceptor: acceptor.clone(), peer };
             match places.clone().try_acquire_owned() {

@@ -20,6 +20,8 @@ pub mod reply;
 mod router;
 mod server;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 mod tls;
 pub mod upgrade;
 
@@ -28,3 +30,6 @@ pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use router::{Access, BodyUse, Reply, Route, Router};
 pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsIdentity, fingerprint, self_signed};
+
+#[cfg(test)]
+mod server_tests;

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::{self, Body, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
-use super::session::{Ended, Ending, Handler, answer, drain, file_body, not_found};
+use super::session::{Ended, Ending, Handler, answer, drain, file_body, index_chunks, not_found};
+use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::format::blob::BlobHeader;
 use crate::http::{Delays, Lifecycle, SessionGuard};
@@ -20,11 +22,14 @@ use crate::protocol::reply::Reply;
 use crate::store::{Datastore, IndexReader, ReaderLease};
 use crate::sync::Mutex;
 use crate::task::Task;
-use crate::types::{ArchiveKind, ArchiveName, ChunkSize, Digest};
+use crate::types::{ArchiveKind, ArchiveName, Digest};
 
 /// Chunks of one session in memory at a time, from the read to the last byte sent. Twice what the greediest client asks for in
 /// parallel (a sync of 20 is known), at most 16 MiB each.
 const CHUNKS_HELD_MAX: usize = 40;
+
+/// Chunks that are allowed under one hold of the session's lock: a millisecond of it.
+const ALLOWED_AT_ONCE: usize = 1024;
 
 /// What `speedtest` sends: this many of this byte (spec 04 §3).
 const SPEEDTEST_BYTES: usize = 1 << 20;
@@ -39,6 +44,8 @@ pub struct Parts {
     pub lease: ReaderLease,
     /// Its task.
     pub task: Task,
+    /// Threads for what takes the processor long.
+    pub compute: ComputePool,
     /// How long refusals wait.
     pub delays: Delays,
     /// Keeps the daemon from closing before the session has ended.
@@ -51,25 +58,27 @@ struct Driver {
     lease: ReaderLease,
     task: Task,
     delays: Delays,
-    session: Mutex<ReaderSession>,
+    compute: ComputePool,
+    session: Arc<Mutex<ReaderSession>>,
     chunks: Arc<Semaphore>,
     ending: Ending,
 }
 
 /// Runs a session on the upgraded connection until it has ended.
-pub async fn run(parts: Parts, upgraded: hyper::Result<hyper::upgrade::Upgraded>, lifecycle: Lifecycle) {
-    let Parts { store, lease, task, delays, guard } = parts;
+pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
+    let Parts { store, lease, task, compute, delays, guard } = parts;
     let driver = Arc::new(Driver {
         store,
         lease,
         task,
         delays,
-        session: Mutex::new(ReaderSession::new()),
+        compute,
+        session: Arc::new(Mutex::new(ReaderSession::new())),
         chunks: Arc::new(Semaphore::new(CHUNKS_HELD_MAX)),
         ending: Ending::default(),
     });
-    let ended = match upgraded {
-        Ok(upgraded) => super::session::serve(upgraded, &driver, &driver.ending, &driver.task, &lifecycle).await,
+    let ended = match stream {
+        Ok(stream) => super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await,
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = match ended {
@@ -126,11 +135,13 @@ impl Driver {
     async fn allow(&self, index: &IndexReader) -> Result<()> {
         let mut scan = index.scan();
         while let Some(block) = scan.next_block().await? {
-            let chunks: Vec<(Digest, ChunkSize)> = block
-                .iter()
-                .filter_map(|entry| Some((entry.digest, ChunkSize::new(u64::from(entry.size_bytes))?)))
-                .collect();
-            self.session.lock().allow(&chunks)?;
+            let session = self.session.clone();
+            self.compute
+                .run(move || {
+                    let chunks = index_chunks(&block);
+                    chunks.chunks(ALLOWED_AT_ONCE).try_for_each(|part| session.lock().allow(part))
+                })
+                .await??;
         }
         Ok(())
     }

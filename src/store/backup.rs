@@ -60,11 +60,13 @@ impl BackupLease {
         &self.lease.store
     }
 
-    /// Does work that writes into the snapshot's directory; the pass stays with the work, whoever waits for it.
+    /// Does work that writes into the snapshot's directory; the pass stays with the work, whoever waits for it. A writer that was dropped just
+    /// before is gone by then.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk, &Arc<Lease>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.lease.settled().await;
         let pass = self.lease.enter()?;
         let lease = Arc::clone(&self.lease);
         let work = self.store().engine.run(move |disk| {

@@ -47,10 +47,8 @@ impl Begin {
                 Ok(BackupLease::new(Lease::new(store, (namespace, name), base, group_made, locks)))
             }
             Err(e) => {
-                if group_made {
-                    if let Err(e) = remove_group_if_empty(disk, &group_dir) {
-                        tracing::warn!(dir = ?group_dir, error = %e, "unable to remove an empty group");
-                    }
+                if group_made && let Err(e) = remove_group_if_empty(disk, &group_dir) {
+                    tracing::warn!(dir = ?group_dir, error = %e, "unable to remove an empty group");
                 }
                 drop(group);
                 Err(e)

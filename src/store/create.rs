@@ -43,11 +43,11 @@ pub(super) async fn create(path: &Path, owner: Option<(u32, u32)>, engine: &Engi
     engine.run(move |disk| disk.syncfs(layout.base()).map_err(|e| failed("unable to sync", layout.base(), e))).await?
 }
 
-/// A directory of exactly this mode and owner.
+/// A directory of exactly this mode and owner, or none.
 fn make_dir(disk: &Disk, path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     disk.mkdir(path, mode)?;
-    disk.chmod(path, mode)?;
-    owner.map_or(Ok(()), |(uid, gid)| disk.chown(path, uid, gid))
+    let set = disk.chmod(path, mode).and_then(|()| give(disk, path, owner));
+    set.inspect_err(|_| drop(disk.rmdir(path)))
 }
 
 fn make_top(disk: &Disk, layout: &Layout, owner: Option<(u32, u32)>) -> Result<bool> {
@@ -58,12 +58,18 @@ fn make_top(disk: &Disk, layout: &Layout, owner: Option<(u32, u32)>) -> Result<b
         Err(e) => return Err(failed("unable to create datastore", base, e)),
     };
     let chunks = layout.chunks();
-    make_dir(disk, &chunks, CHUNK_DIR_MODE, owner).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Error::invalid(format!("unable to create datastore in {base:?} - there is one already, {chunks:?} exists"))
-        }
-        _ => failed("unable to create chunk directory", &chunks, e),
-    })?;
+    make_dir(disk, &chunks, CHUNK_DIR_MODE, owner)
+        .inspect_err(|_| {
+            if made_base {
+                drop(disk.rmdir(base))
+            }
+        })
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::invalid(format!(
+                "unable to create datastore in {base:?} - there is one already, {chunks:?} exists"
+            )),
+            _ => failed("unable to create chunk directory", &chunks, e),
+        })?;
     let made = if made_base { Ok(()) } else { disk.chmod(base, BASE_MODE).and_then(|()| give(disk, base, owner)) };
     let lock = layout.lock_file();
     let locked = made.and_then(|()| match disk.create_new(&lock, LOCK_FILE_MODE) {

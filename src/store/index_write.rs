@@ -147,11 +147,10 @@ impl Drop for Writing {
         let Some(temp) = self.temp.take() else { return };
         // Without a pass the whole directory is about to go, or is gone and may be another's by now.
         let Ok(pass) = self.lease.enter() else { return };
-        let (lease, name) = (Arc::clone(&self.lease), self.name.clone());
+        let discard = self.lease.discarding(self.name.clone());
         self.lease.store.engine.detach(move |disk| {
             temp.discard(disk);
-            lease.release(&name);
-            drop(pass);
+            drop((discard, pass));
         });
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Lease {
     pub(super) group_made: bool,
     state: Mutex<State>,
     over: watch::Sender<bool>,
+    /// Temporary files of dropped index writers that are on their way out.
+    discards: watch::Sender<usize>,
 }
 
 /// The locks of a backup, in the order of their release.
@@ -89,8 +91,8 @@ impl Lease {
             writing: HashSet::new(),
             failure: None,
         };
-        let over = watch::Sender::new(false);
-        Self { store, namespace, snapshot, dir, base, group_made, state: Mutex::new(state), over }
+        let (over, discards) = (watch::Sender::new(false), watch::Sender::new(0));
+        Self { store, namespace, snapshot, dir, base, group_made, state: Mutex::new(state), over, discards }
     }
 
     /// A pass, unless the backup is finished or abandoned.
@@ -118,6 +120,18 @@ impl Lease {
     /// The temporary file of that index is gone or has its final name.
     pub(super) fn release(&self, name: &ArchiveName) {
         self.state.lock().writing.remove(name);
+    }
+
+    /// Gives a name back when the guard is dropped: the temporary file of a dropped writer is removed behind the caller's back.
+    pub(super) fn discarding(self: &Arc<Self>, name: ArchiveName) -> Discard {
+        self.discards.send_modify(|count| *count += 1);
+        Discard { lease: Arc::clone(self), name }
+    }
+
+    /// Waits until no dropped writer holds a name any more.
+    pub(super) async fn settled(&self) {
+        // The sender is in `self`, so this ends with the value.
+        let _ = self.discards.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Whether an index is being written.
@@ -196,6 +210,20 @@ impl Lease {
             self.state.lock().share = Some(share);
         }
         self.over.send_replace(true);
+    }
+}
+
+/// A dropped writer whose temporary file is being removed.
+#[derive(Debug)]
+pub(super) struct Discard {
+    lease: Arc<Lease>,
+    name: ArchiveName,
+}
+
+impl Drop for Discard {
+    fn drop(&mut self) {
+        self.lease.release(&self.name);
+        self.lease.discards.send_modify(|count| *count -= 1);
     }
 }
 

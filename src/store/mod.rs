@@ -59,4 +59,10 @@ pub use tree::{Counts, GroupInfo, NamespaceRemoval, SnapshotFiles, TypeCounts};
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod tree_tests;

@@ -51,8 +51,11 @@ impl Holders {
     }
 }
 
-/// All locks of this process, by device and inode of the directory: a datastore may be reached by several paths.
-static OPEN: LazyLock<Mutex<HashMap<(u64, u64), Weak<ProcessLock>>>> = LazyLock::new(Mutex::default);
+/// Device and inode of a datastore's directory, which may be reached by several paths.
+type DirId = (u64, u64);
+
+/// All locks of this process.
+static OPEN: LazyLock<Mutex<HashMap<DirId, Weak<ProcessLock>>>> = LazyLock::new(Mutex::default);
 
 /// The lock of the file at `path`, the same one for everybody in this process. The file itself is opened with the first share.
 pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<Arc<ProcessLock>> {
@@ -71,6 +74,13 @@ pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<Arc<ProcessLock>> {
     });
     table.insert(key, Arc::downgrade(&lock));
     Ok(lock)
+}
+
+/// Whether somebody in this process still has the lock of the datastore at `base`.
+#[cfg(test)]
+pub(super) fn is_open(base: &Path) -> bool {
+    let dir = Disk::real().stat(base).unwrap();
+    OPEN.lock().get(&(dir.dev, dir.ino)).is_some_and(|lock| lock.strong_count() > 0)
 }
 
 impl ProcessLock {

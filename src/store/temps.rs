@@ -82,10 +82,10 @@ impl Temps {
                 None
             }
         });
-        if let (Some(record), Some(bytes)) = (record, encode_slot(&self.base, temp)) {
-            if let Err(e) = record.file.write_all_at(&bytes, slot * SLOT_BYTES) {
-                tracing::debug!(?temp, error = %e, "temporary file is not on record");
-            }
+        if let (Some(record), Some(bytes)) = (record, encode_slot(&self.base, temp))
+            && let Err(e) = record.file.write_all_at(&bytes, slot * SLOT_BYTES)
+        {
+            tracing::debug!(?temp, error = %e, "temporary file is not on record");
         }
         note
     }

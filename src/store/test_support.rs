@@ -1,7 +1,9 @@
 //! What the tests of the store share: a small datastore, chunks, and whole backups.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -63,11 +65,14 @@ pub(super) fn root() -> Namespace {
     Namespace::root()
 }
 
-/// A chunk of 4 MiB that compresses well: its digest and blob.
+/// A chunk of 4 MiB that compresses well: its digest and blob. Made once, for it takes a while without optimisation.
 pub(super) fn chunk(seed: u8) -> (Digest, Bytes, ChunkSize) {
-    let plain = vec![seed; 4 << 20];
-    let blob = blob::encode(&plain, Compression::Try);
-    (Digest::of(&plain), blob.into(), ChunkSize::new(4 << 20).unwrap())
+    static MADE: [OnceLock<(Digest, Bytes)>; 256] = [const { OnceLock::new() }; 256];
+    let (digest, blob) = MADE[usize::from(seed)].get_or_init(|| {
+        let plain = vec![seed; 4 << 20];
+        (Digest::of(&plain), blob::encode(&plain, Compression::Try).into())
+    });
+    (*digest, blob.clone(), ChunkSize::new(4 << 20).unwrap())
 }
 
 pub(super) async fn insert(store: &Datastore, seed: u8) -> Result<Inserted> {
@@ -116,4 +121,59 @@ pub(super) async fn back_up(store: &Datastore, snapshot: &Snapshot, seeds: &[u8]
             Err(e)
         }
     }
+}
+
+/// Fails operations by their number, from [`Self::arm`] on.
+#[derive(Debug)]
+pub(super) struct Countdown {
+    count: AtomicU64,
+    fail_at: u64,
+    errno: i32,
+    /// The disk is gone from then on, as after a crash; else only that operation fails.
+    for_good: bool,
+}
+
+const UNARMED: u64 = 1 << 60;
+
+impl Countdown {
+    /// `fail_at` counts from 0.
+    pub(super) fn new(fail_at: u64, errno: i32, for_good: bool) -> Arc<Self> {
+        Arc::new(Self { count: AtomicU64::new(UNARMED), fail_at, errno, for_good })
+    }
+
+    pub(super) fn arm(&self) {
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    /// Operations since it was armed.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Fault for Countdown {
+    fn before(&self, _op: &'static str, _path: Option<&Path>) -> io::Result<()> {
+        let at = self.count.fetch_add(1, Ordering::SeqCst);
+        if at == self.fail_at || (self.for_good && (self.fail_at..UNARMED).contains(&at)) {
+            return Err(io::Error::from_raw_os_error(self.errno));
+        }
+        Ok(())
+    }
+}
+
+/// Every path below `dir`, relative to it.
+pub(super) fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path.clone());
+            }
+            found.push(path.strip_prefix(dir).unwrap().to_owned());
+        }
+    }
+    found.sort();
+    found
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{mpsc, watch};
 
@@ -97,7 +97,7 @@ impl Ending {
 
 /// Serves a connection, then waits for the requests in flight. `ending` is told in between.
 pub async fn serve<H: Handler>(
-    upgraded: Upgraded,
+    stream: impl Read + Write + Unpin + Send,
     handler: &Arc<H>,
     ending: &Ending,
     task: &Task,
@@ -125,7 +125,7 @@ pub async fn serve<H: Handler>(
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        let connection = server.serve_connection(upgraded, service);
+        let connection = server.serve_connection(stream, service);
         tokio::select! {
             end = connection => Ended::Connection(end),
             () = task.aborted() => Ended::Aborted,

@@ -16,9 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 
 /// What a request asks for, as far as faults and counters tell requests apart.
@@ -96,7 +96,8 @@ impl SlowFs {
             delays: Delays::start(),
         });
         let mut config = Config::default();
-        config.mount_options = vec![fuser::MountOption::FSName("slowfs".into()), fuser::MountOption::DefaultPermissions];
+        config.mount_options =
+            vec![fuser::MountOption::FSName("slowfs".into()), fuser::MountOption::DefaultPermissions];
         config.acl = SessionACL::All;
         config.n_threads = Some(4);
         let session = Session::new(Passthrough(Arc::clone(&shared)), mount, &config)?.spawn()?;
@@ -630,7 +631,8 @@ impl Filesystem for Passthrough {
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let path = or_fail!(reply, self.0.path(ino));
-        let mut entries = vec![(1, FileType::Directory, OsString::from(".")), (1, FileType::Directory, OsString::from(".."))];
+        let mut entries =
+            vec![(1, FileType::Directory, OsString::from(".")), (1, FileType::Directory, OsString::from(".."))];
         for entry in or_fail!(reply, std::fs::read_dir(self.0.full(&path))) {
             let entry = or_fail!(reply, entry);
             let kind = or_fail!(reply, entry.file_type());

@@ -67,7 +67,11 @@ impl Reply {
     #[track_caller]
     pub fn expect(&self, status: u16, part: &str) {
         let text = self.text();
-        assert!(self.status == status && text.contains(part), "wanted {status} with {part:?}, got {} {text:?}", self.status);
+        assert!(
+            self.status == status && text.contains(part),
+            "wanted {status} with {part:?}, got {} {text:?}",
+            self.status
+        );
     }
 }
 
@@ -202,7 +206,13 @@ impl Conn {
     }
 
     /// Sends a request and reads its answer.
-    pub async fn call(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
+    pub async fn call(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Reply> {
         self.send(method, target, headers, body).await?;
         self.receive(method == "HEAD").await
     }
@@ -242,7 +252,11 @@ impl Conn {
 }
 
 /// Reads one HTTP/1.1 answer from any stream; `buffer` keeps what came behind it.
-pub async fn read_reply<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, is_head: bool) -> io::Result<Reply> {
+pub async fn read_reply<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    is_head: bool,
+) -> io::Result<Reply> {
     let head_len = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;
@@ -361,7 +375,13 @@ pub struct OpenStream {
 
 impl Session {
     /// Sends a request with its whole body, answered later.
-    pub async fn start(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Bytes) -> io::Result<OpenStream> {
+    pub async fn start(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> io::Result<OpenStream> {
         let mut stream = self.open(method, target, headers, body.is_empty()).await?;
         if !body.is_empty() {
             stream.send(body, true)?;
@@ -370,7 +390,13 @@ impl Session {
     }
 
     /// Sends the head of a request; the body stays open unless `ends`.
-    pub async fn open(&self, method: &str, target: &str, headers: &[(&str, &str)], ends: bool) -> io::Result<OpenStream> {
+    pub async fn open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        ends: bool,
+    ) -> io::Result<OpenStream> {
         let uri = http::Uri::builder().scheme("https").authority("localhost:8007").path_and_query(target);
         let mut request = http::Request::builder().method(method).uri(uri.build().map_err(io::Error::other)?);
         for (name, value) in headers {
@@ -445,7 +471,8 @@ impl OpenStream {
                 body.extend_from_slice(&part);
             }
             let pairs = head.headers.iter();
-            let headers = pairs.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+            let headers =
+                pairs.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
             Ok(Reply { status: head.status.as_u16(), headers, body: body.freeze() })
         })
         .await
