@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench file_data`. Root for the cold cells; `BENCH_DIR` says where.
 //!
-//! Both are asked from a tokio runtime, as the daemon asks: the pool by `Engine::run`, the ring by a channel to the thread that owns it.
+//! Both are asked from a tokio runtime, as the daemon asks: the pool by `Engine::run`, the ring by a channel to the
+//! thread that owns it.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! An append's check of 128 known chunks: a serial loop of the standard library against each engine, in one run, turn by turn.
+//! An append's check of 128 known chunks: a serial loop of the standard library against each engine, in one run, turn
+//! by turn.
 //!
 //! `cargo bench --bench stat_batch`. Root for the cold and the slow cells; `BENCH_DIR` says where.
 

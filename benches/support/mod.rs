@@ -1,4 +1,5 @@
-//! What the measurements share: rounds that alternate between the rivals, medians with their spread, processor time, cold caches.
+//! What the measurements share: rounds that alternate between the rivals, medians with their spread, processor time,
+//! cold caches.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -1,7 +1,8 @@
 //! When a check is made inline and when it goes to the workers. Pure.
 //!
-//! A warm check costs 2 µs of plain system call; through a ring it costs up to twice the processor time and a hand-over between threads. A cold
-//! one waits for a disk, and then only being in flight together helps. Nobody knows beforehand which it will be, so the engine watches:
+//! A warm check costs 2 µs of plain system call; through a ring it costs up to twice the processor time and a hand-over
+//! between threads. A cold one waits for a disk, and then only being in flight together helps. Nobody knows beforehand
+//! which it will be, so the engine watches:
 //!
 //! ```text
 //!          a check took longer than SLOW_AFTER: the rest of its piece to the workers
@@ -18,7 +19,8 @@ use std::time::Duration;
 /// A check that took longer did not come from memory: a warm one takes 2–4 µs, the quickest NVMe read 60 µs and more.
 pub(super) const SLOW_AFTER: Duration = Duration::from_micros(50);
 
-/// Pieces without a miss, in a row, after which inline is worth another try. One may be luck; the price of being wrong is one wait inline.
+/// Pieces without a miss, in a row, after which inline is worth another try. One may be luck; the price of being wrong
+/// is one wait inline.
 pub(super) const HIT_PIECES_TO_FAST: u8 = 2;
 
 /// What the next piece starts with.

@@ -1,6 +1,8 @@
-//! The loop of an engine's own thread: takes batches in, answers what is warm itself, hands the rest to workers, answers.
+//! The loop of an engine's own thread: takes batches in, answers what is warm itself, hands the rest to workers,
+//! answers.
 //!
-//! The same loop drives the ring, the threads and the serial engine; they differ in the [`Workers`] behind it and in the [`Policy`].
+//! The same loop drives the ring, the threads and the serial engine; they differ in the [`Workers`] behind it and in
+//! the [`Policy`].
 
 use std::io;
 use std::ops::Range;
@@ -19,8 +21,8 @@ use super::schedule::{Key, Limits, Schedule};
 use super::stat::{StatBatch, StatName, StatResult};
 use super::work_queue::{Taken, WorkQueue};
 
-/// Checks of one batch that may be asked again because they ended without an answer (`EINTR`, `EAGAIN`, `ECANCELED`). Past it the number is
-/// the answer, so a file system that always says `EAGAIN` ends too.
+/// Checks of one batch that may be asked again because they ended without an answer (`EINTR`, `EAGAIN`, `ECANCELED`).
+/// Past it the number is the answer, so a file system that always says `EAGAIN` ends too.
 const RETRIES_MAX: u32 = 1024;
 
 /// Who makes the checks of a batch.
@@ -51,8 +53,8 @@ pub(super) trait Wake: Send + Sync {
 /// Where batches come in.
 pub(super) struct Intake {
     requests: WorkQueue<Request>,
-    /// Set by the engine's thread before it looks at `requests` for the last time and sleeps; a wake-up is a system call, so it is
-    /// only made then.
+    /// Set by the engine's thread before it looks at `requests` for the last time and sleeps; a wake-up is a system
+    /// call, so it is only made then.
     asleep: AtomicBool,
     waker: Box<dyn Wake>,
 }
@@ -115,7 +117,8 @@ pub(super) trait Workers {
     /// Takes a check over. The caller keeps to [`Limits::slots`]. Need not begin before the next [`Self::turn`].
     fn begin(&mut self, check: Check<'_>);
 
-    /// Begins all that was taken over and puts what has ended behind `ended`. With `sleep` it waits until there is something, or for a wake-up.
+    /// Begins all that was taken over and puts what has ended behind `ended`. With `sleep` it waits until there is
+    /// something, or for a wake-up.
     ///
     /// An error is final: the workers answer no more.
     fn turn(&mut self, sleep: bool, ended: &mut Vec<Ended>) -> io::Result<()>;
@@ -130,7 +133,8 @@ struct Job {
 
 /// The state of an engine's thread.
 ///
-/// Fields are dropped in this order: the workers first, which wait until nothing is in flight, then the batches and their descriptors.
+/// Fields are dropped in this order: the workers first, which wait until nothing is in flight, then the batches and
+/// their descriptors.
 pub(super) struct Driver<W: Workers> {
     workers: W,
     policy: Policy,
@@ -293,8 +297,8 @@ impl<W: Workers> Driver<W> {
     }
 
     fn sleep(&mut self, open: bool, ended: &mut Vec<Ended>) -> io::Result<()> {
-        // In this order: a push or a close after our look finds `asleep` set and wakes us; one before is seen by the look. Once we know
-        // of the close nothing more can come, and only answers end the sleep.
+        // In this order: a push or a close after our look finds `asleep` set and wakes us; one before is seen by the
+        // look. Once we know of the close nothing more can come, and only answers end the sleep.
         self.intake.asleep.store(true, Ordering::SeqCst);
         let sleep = !open || self.intake.requests.would_wait();
         let turned = self.workers.turn(sleep, ended);

@@ -17,7 +17,8 @@ impl Wake for NoWake {
 
 type Instead = Box<dyn FnMut() -> io::Result<()>>;
 
-/// Ends checks one at a time, in the order they were begun, with answers from a list; then says that each file has one byte.
+/// Ends checks one at a time, in the order they were begun, with answers from a list; then says that each file has one
+/// byte.
 struct Scripted {
     limits: Limits,
     begun: VecDeque<Ticket>,

@@ -21,7 +21,8 @@ use super::uring::{Ring, WakeFd};
 use crate::error::{Error, IoContext, Result};
 use crate::sync::{Mutex, note_disk_work};
 
-/// Most that [`EngineConfig::workers`] may be; with 256 workers a store of 10 ms per request answers 25,000 checks a second.
+/// Most that [`EngineConfig::workers`] may be; with 256 workers a store of 10 ms per request answers 25,000 checks a
+/// second.
 pub const WORKERS_MAX: u32 = 256;
 
 /// Batches of appends taken in at a time; at 128 names of 72 bytes each they hold 10 MB. Further ones wait at the door.
@@ -59,8 +60,8 @@ struct Front {
 impl Engine {
     /// Starts the threads of an engine for the datastore `name` and says which one it became.
     ///
-    /// Errors: `Invalid` for a number out of its range; `Io` when threads cannot be had, or when [`EngineChoice::Uring`] is asked for and the
-    /// kernel refuses, with the likely cause.
+    /// Errors: `Invalid` for a number out of its range; `Io` when threads cannot be had, or when
+    /// [`EngineChoice::Uring`] is asked for and the kernel refuses, with the likely cause.
     pub fn start(name: &str, config: &EngineConfig) -> Result<Self> {
         Self::start_on(name, config, Disk::real())
     }
@@ -114,7 +115,8 @@ impl Engine {
         self.inner.counters.snapshot(self.inner.pool.done())
     }
 
-    /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work runs to its end.
+    /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work
+    /// runs to its end.
     ///
     /// Errors: `Closed` once the engine is shut down; `Io` with the panic's text when `work` panics.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
@@ -123,8 +125,8 @@ impl Engine {
         self.inner.pool.run(move || work(&disk)).await
     }
 
-    /// Gives blocking file work to the pool and does not wait for it: what a `Drop` does, which cannot wait. It needs no place in
-    /// the queue and no runtime. Work given after the shutdown is dropped undone.
+    /// Gives blocking file work to the pool and does not wait for it: what a `Drop` does, which cannot wait. It needs
+    /// no place in the queue and no runtime. Work given after the shutdown is dropped undone.
     pub fn detach(&self, work: impl FnOnce(&Disk) + Send + 'static) {
         let disk = self.inner.disk.clone();
         self.inner.pool.detach(move || work(&disk));
@@ -148,7 +150,8 @@ impl Engine {
         Ok(StatReply { results, elapsed: started.elapsed() })
     }
 
-    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime thread.
+    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime
+    /// thread.
     pub fn shutdown(&self) {
         self.inner.close();
         self.inner.join();
@@ -244,7 +247,8 @@ fn start_threads(name: &str, workers: u32, counters: &Arc<Counters>) -> Result<F
     Ok(front)
 }
 
-/// Starts the engine's own thread. `make` runs on it, since a ring and its workers belong to the thread that made it; the inner error is its.
+/// Starts the engine's own thread. `make` runs on it, since a ring and its workers belong to the thread that made it;
+/// the inner error is its.
 fn start_driver<W: Workers, E: Send + 'static>(
     name: &str,
     kind: &'static str,

@@ -1,8 +1,8 @@
 //! The one door to the disk.
 //!
 //! Store code asks an [`Engine`]: a batch of presence checks ([`Engine::stat`]), or a piece of blocking file work
-//! ([`Engine::run`]) that sees the disk as a [`Disk`] of plain operations. Which engine answers the batches is chosen once, at
-//! start. Nothing else in the crate makes a system call about files of a datastore.
+//! ([`Engine::run`]) that sees the disk as a [`Disk`] of plain operations. Which engine answers the batches is chosen
+//! once, at start. Nothing else in the crate makes a system call about files of a datastore.
 //!
 //! ```text
 //!  Engine::stat ──▶ intake ──▶ driver, a thread per datastore          Engine::run ──▶ pool of io_threads

@@ -44,7 +44,8 @@ pub(super) enum Cached {
     Unsupported,
 }
 
-/// Asks the name cache only: `openat2(O_PATH, RESOLVE_CACHED)` fails with `EAGAIN` rather than wait for a disk or a server.
+/// Asks the name cache only: `openat2(O_PATH, RESOLVE_CACHED)` fails with `EAGAIN` rather than wait for a disk or a
+/// server.
 pub(super) fn stat_cached(dir: BorrowedFd<'_>, name: &StatName) -> Cached {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match rustix::fs::openat2(dir, name.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED) {

@@ -1,7 +1,8 @@
 //! A bounded pool of threads for work that blocks or computes.
 //!
-//! Who wants work done first waits, asynchronously, for one of a fixed number of places; so the queue behind the threads never grows
-//! past it, and no runtime thread ever blocks. A panic of the work comes back to its caller as an error and costs no thread.
+//! Who wants work done first waits, asynchronously, for one of a fixed number of places; so the queue behind the
+//! threads never grows past it, and no runtime thread ever blocks. A panic of the work comes back to its caller as an
+//! error and costs no thread.
 
 use std::any::Any;
 use std::fmt;
@@ -17,8 +18,8 @@ use super::work_queue::WorkQueue;
 use crate::error::{Error, IoContext, Result};
 use crate::sync::Mutex;
 
-/// Places per thread: one for the piece under way and one waiting, so that a thread that ends a piece finds the next without a round
-/// trip through the runtime.
+/// Places per thread: one for the piece under way and one waiting, so that a thread that ends a piece finds the next
+/// without a round trip through the runtime.
 const PLACES_PER_THREAD: usize = 2;
 
 /// Most threads of a pool; more than any disk wants, and far from the limits of a process.
@@ -53,8 +54,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Does `work` on a thread of the pool. A future dropped before its work has a place takes the work with it; after that the work runs
-    /// to its end and only the answer is lost.
+    /// Does `work` on a thread of the pool. A future dropped before its work has a place takes the work with it; after
+    /// that the work runs to its end and only the answer is lost.
     ///
     /// Errors: `Io` with the panic's text when `work` panics, `Closed` after [`Self::close`].
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -129,13 +130,14 @@ impl Drop for Pool {
     }
 }
 
-/// Whether this thread may wait for others: a runtime's may not. Threads that are not waited for still end by themselves, since each owns
-/// all that it touches.
+/// Whether this thread may wait for others: a runtime's may not. Threads that are not waited for still end by
+/// themselves, since each owns all that it touches.
 pub(super) fn may_block() -> bool {
     tokio::runtime::Handle::try_current().is_err()
 }
 
-/// Waits for a thread to end, except for the one that asks: the last handle of an engine may well be dropped by its own work.
+/// Waits for a thread to end, except for the one that asks: the last handle of an engine may well be dropped by its own
+/// work.
 pub(super) fn join_unless_self(thread: JoinHandle<()>) {
     if thread.thread().id() == std::thread::current().id() {
         return;
@@ -185,7 +187,8 @@ impl ComputePool {
         self.pool.run(work).await
     }
 
-    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime thread.
+    /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime
+    /// thread.
     pub fn shutdown(&self) {
         self.pool.close();
         self.pool.join();

@@ -1,4 +1,5 @@
-//! Why the kernel refused a ring, in words that tell the operator what to change. The rules are pure; [`Facts::gather`] reads `/proc`.
+//! Why the kernel refused a ring, in words that tell the operator what to change. The rules are pure; [`Facts::gather`]
+//! reads `/proc`.
 
 use std::fmt;
 use std::io;
@@ -15,7 +16,8 @@ pub(super) enum Step {
     Probe,
     /// The probe says that this operation is not there.
     Operation(&'static str),
-    /// `io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)`: without it eight checks are in flight on a small machine, and a ring gains nothing.
+    /// `io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)`: without it eight checks are in flight on a small machine,
+    /// and a ring gains nothing.
     Workers,
     /// The first `io_uring_enter`.
     Enter,

@@ -1,9 +1,10 @@
 //! Which checks come next when several batches are under way. Pure.
 //!
-//! Two lanes, interactive before sweep. Batches of one lane take turns, a *piece* of at most [`PIECE_NAMES`] names each, so a sweep of a
-//! million names holds nobody up for longer than a piece. A batch is examined only when the names of its last piece that need a worker have been
-//! handed over: that keeps the list of waiting names short. Sweeps never have more than `workers` checks in flight, so an interactive
-//! check that is handed over finds only running work before it, never a queue of a sweep.
+//! Two lanes, interactive before sweep. Batches of one lane take turns, a *piece* of at most [`PIECE_NAMES`] names
+//! each, so a sweep of a million names holds nobody up for longer than a piece. A batch is examined only when the names
+//! of its last piece that need a worker have been handed over: that keeps the list of waiting names short. Sweeps never
+//! have more than `workers` checks in flight, so an interactive check that is handed over finds only running work
+//! before it, never a queue of a sweep.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -75,7 +76,8 @@ impl<T> Schedule<T> {
         &mut self.entry(key).payload
     }
 
-    /// The next piece to be examined, of the first batch in the order of lanes that has one; its batch goes behind the others of its lane.
+    /// The next piece to be examined, of the first batch in the order of lanes that has one; its batch goes behind the
+    /// others of its lane.
     pub(super) fn next_piece(&mut self) -> Option<(Key, Range<usize>)> {
         for class in CLASSES {
             let lane = &self.lanes[class as usize];
@@ -107,7 +109,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The next check for a worker, counted as in flight from now on; `None` when nobody waits or no more may be in flight.
+    /// The next check for a worker, counted as in flight from now on; `None` when nobody waits or no more may be in
+    /// flight.
     pub(super) fn next_hand_over(&mut self) -> Option<(Key, u32)> {
         if self.in_flight() >= self.limits.slots {
             return None;

@@ -13,8 +13,8 @@ use super::schedule::Limits;
 use super::stat::StatName;
 use super::work_queue::{Taken, WorkQueue};
 
-/// More threads than this cost more than they gain: 32 were the best pool on every disk measured (design §4), and unlike the kernel's
-/// workers they stay when idle.
+/// More threads than this cost more than they gain: 32 were the best pool on every disk measured (design §4), and
+/// unlike the kernel's workers they stay when idle.
 pub(super) const STAT_THREADS_MAX: u32 = 32;
 
 /// A check that owns what it needs, for a thread that may outlive the batch's asker.

@@ -9,6 +9,9 @@
 //! A chunk that is *missing* fails the request, and the base is marked as failed if it lent the chunk. A chunk that *could not be
 //! checked* fails the request and marks nothing: a marked base costs a full upload. No lock is held while the disk works.
 
+mod preflight;
+mod progress;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +22,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::preflight::Verdict;
+use self::progress::{Progress, count, shown, told_regularly};
 use super::session::Ending;
 use crate::engine::{Class, ComputePool};
 use crate::error::{Error, Result};
@@ -29,15 +34,6 @@ use crate::store::{BackupLease, CheckReport, Datastore, Freshness, IndexReader, 
 use crate::sync::Mutex;
 use crate::task::Task;
 use crate::types::{ArchiveName, Digest};
-
-/// How long `previous` and `reuse-csum` wait for the preflight before they are answered without its verdict.
-///
-/// Clients have no time-out on the requests of a session, so this is about their users: five seconds once per archive is little, and
-/// 64 workers on a store that takes 2 ms per request see 160,000 chunks in it, an image of 600 GiB.
-pub const PREFLIGHT_BUDGET: Duration = Duration::from_secs(5);
-
-/// How often a long check says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Missing chunks that the log names one by one; the rest is a number.
 const NAMED_MAX: usize = 10;
@@ -63,17 +59,6 @@ struct AppendCounters {
     chunks: AtomicU64,
     elapsed_us: AtomicU64,
     slowest_us: AtomicU64,
-}
-
-/// What a preflight found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Every chunk is there.
-    Clean,
-    /// One is missing, and the base is marked.
-    Hole(Digest, MissingReason),
-    /// What was found cannot be told as one of the above: the error's text.
-    Failed(String),
 }
 
 /// What a report means for the request.
@@ -164,7 +149,8 @@ impl KnownChunks {
         self.ending.unless(self.sweep_indexes(archives, PASS_DIGESTS_MAX)).await
     }
 
-    async fn sweep_indexes(&self, archives: &[ArchiveName], digests_max: usize) -> Result<()> {
+    /// The finish check with at most `digests_max` digests in memory.
+    pub(super) async fn sweep_indexes(&self, archives: &[ArchiveName], digests_max: usize) -> Result<()> {
         let started = Instant::now();
         let failed = |e: Error| e.context("stat registered chunks failed");
         let mut indexes = Vec::with_capacity(archives.len());
@@ -232,98 +218,6 @@ impl KnownChunks {
                 Err(finish_stat_failed(fault.digest(), &fault))
             }
         }
-    }
-
-    /// Waits for the preflight of an index of the base, at most [`PREFLIGHT_BUDGET`]; past it, the sweep goes on behind the
-    /// session. An error if a chunk is missing, or if one could not be checked.
-    pub async fn preflight(self: &Arc<Self>, archive: &ArchiveName, index: &IndexReader) -> Result<()> {
-        if !self.store.config().checks.preflight {
-            return Ok(());
-        }
-        let mut verdict = self.preflight_of(archive, index);
-        let found = tokio::time::timeout(PREFLIGHT_BUDGET, verdict.wait_for(Option::is_some));
-        let found = match self.ending.unless(async { Ok(found.await) }).await? {
-            Ok(Ok(found)) => found.clone(),
-            Ok(Err(_)) => Some(Verdict::Failed("the sweep was cut off".to_owned())),
-            Err(_) => {
-                let budget = PREFLIGHT_BUDGET.as_secs();
-                self.task.log(format!("preflight of '{archive}': not through after {budget} s, goes on meanwhile"));
-                None
-            }
-        };
-        match found {
-            None | Some(Verdict::Clean) => Ok(()),
-            Some(Verdict::Hole(digest, reason)) => Err(append_stat_failed(&digest, reason)),
-            Some(Verdict::Failed(text)) => {
-                // Asked again, it is tried again: the cause may have passed.
-                self.preflights.lock().remove(archive);
-                Err(Error::invalid(text))
-            }
-        }
-    }
-
-    /// The verdict of the one preflight that each index of the base gets in a session; begun here if there is none yet.
-    fn preflight_of(self: &Arc<Self>, archive: &ArchiveName, index: &IndexReader) -> watch::Receiver<Option<Verdict>> {
-        let mut preflights = self.preflights.lock();
-        if let Some(verdict) = preflights.get(archive) {
-            return verdict.clone();
-        }
-        let (tell, verdict) = watch::channel(None);
-        preflights.insert(archive.clone(), verdict.clone());
-        drop(preflights);
-        let (known, archive, index) = (self.clone(), archive.clone(), index.clone());
-        let sweep = tokio::spawn(async move {
-            let found = known.ending.unless(known.sweep_base(&archive, &index)).await;
-            let found = found.unwrap_or_else(|e| {
-                known.task.log(format!("preflight of '{archive}': {e}"));
-                Verdict::Failed(e.to_string())
-            });
-            tell.send_replace(Some(found));
-        });
-        let mut running = self.running.lock();
-        running.retain(|sweep| !sweep.is_finished());
-        running.push(sweep);
-        verdict
-    }
-
-    /// Asks for the chunks of an index in its order, so that the inode cache is warm where the client comes next. Ends at
-    /// the first block with a hole: one is enough to need a full upload.
-    async fn sweep_base(&self, archive: &ArchiveName, index: &IndexReader) -> Result<Verdict> {
-        let started = Instant::now();
-        let progress = Progress { entries: index.count(), ..Progress::default() };
-        let work = async {
-            let mut scan = index.scan();
-            while let Some(block) = scan.next_block().await? {
-                let mut seen = HashSet::with_capacity(block.len());
-                let digests: Vec<Digest> =
-                    block.iter().map(|e| e.digest).filter(|digest| seen.insert(*digest)).collect();
-                drop(seen);
-                progress.passes.store(1, Ordering::Relaxed);
-                let report = self.store.check_chunks_with(&digests, Class::Sweep, Freshness::Cached, |_| {}).await?;
-                progress.read.fetch_add(count(block.len()), Ordering::Relaxed);
-                progress.asked.fetch_add(count(digests.len()), Ordering::Relaxed);
-                if let Some((digest, reason)) = report.missing.first() {
-                    self.log_missing("preflight", &report);
-                    self.mark_base().await?;
-                    return Ok(Verdict::Hole(*digest, *reason));
-                }
-                if let Some((digest, errno)) = report.unchecked.first() {
-                    let fault = Fault::Unchecked(*digest, *errno);
-                    return Err(append_stat_failed(digest, fault));
-                }
-            }
-            Ok(Verdict::Clean)
-        };
-        let verdict = told_regularly(work, || self.task.log(format!("preflight of '{archive}': {progress}"))).await?;
-        let (asked, elapsed) = (progress.asked.load(Ordering::Relaxed), shown(started.elapsed()));
-        let engine = self.store.engine().kind();
-        self.task.log(match &verdict {
-            Verdict::Clean => {
-                format!("preflight of '{archive}': {asked} chunks are there ({elapsed}, engine {engine})")
-            }
-            _ => format!("preflight of '{archive}': ended after {asked} chunks ({elapsed}, engine {engine})"),
-        });
-        Ok(verdict)
     }
 
     /// Logs what a check found, and marks the base if it lent a chunk that is missing.
@@ -399,50 +293,4 @@ impl AppendCounters {
         self.elapsed_us.fetch_add(elapsed_us, Ordering::Relaxed);
         self.slowest_us.fetch_max(elapsed_us, Ordering::Relaxed);
     }
-}
-
-/// How far a sweep is.
-#[derive(Debug, Default)]
-struct Progress {
-    entries: u64,
-    passes: AtomicU64,
-    read: AtomicU64,
-    asked: AtomicU64,
-    to_ask: AtomicU64,
-}
-
-impl std::fmt::Display for Progress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (asked, to_ask) = (now(&self.asked), now(&self.to_ask));
-        if asked < to_ask {
-            write!(f, "{asked} of {to_ask} chunks so far")?;
-        } else {
-            write!(f, "{asked} chunks so far, {} of {} entries read", now(&self.read), self.entries)?;
-        }
-        match now(&self.passes) {
-            0 | 1 => Ok(()),
-            pass => write!(f, ", pass {pass}"),
-        }
-    }
-}
-
-/// Does `work`, and calls `tell` every [`PROGRESS_INTERVAL`] meanwhile.
-async fn told_regularly<T>(work: impl Future<Output = T>, tell: impl Fn()) -> T {
-    tokio::pin!(work);
-    let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            _ = ticks.tick() => tell(),
-        }
-    }
-}
-
-fn shown(elapsed: Duration) -> String {
-    format!("{:.3} s", elapsed.as_secs_f64())
-}
-
-fn count(items: usize) -> u64 {
-    u64::try_from(items).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::datastore::{Inner, SyncLevel};
+use super::config::SyncLevel;
+use super::datastore::Inner;
 use super::durable::Weight;
 use super::explain::failed;
 use super::file_reader::{FileReader, OpenFile};

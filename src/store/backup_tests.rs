@@ -311,6 +311,10 @@ async fn a_store_that_went_away_has_no_missing_chunks() {
         let error = store.check_chunks(vec![chunk(9).0], Class::Interactive, Freshness::Cached).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Io);
         assert!(error.to_string().contains("not at its place"), "{error}");
+        let error = store.begin_backup(&root(), &snapshot("vm/1", 0), &auth(), false).await.unwrap_err();
+        assert!(error.to_string().contains("not at its place"), "{error}");
+        assert!(store.groups(&root()).await.is_err());
+        assert!(!from.join("vm").exists());
         if from == base {
             std::fs::remove_dir_all(&from).unwrap();
         }

@@ -113,10 +113,12 @@ impl ChunkStore {
         };
         if let Some(existing) = existing {
             match self.judge(disk, &path, existing, incoming)? {
-                Verdict::Keep | Verdict::Check(IfWhole::Keep) => {
-                    disk.touch(&path).map_err(|e| failed("unable to touch chunk", &path, e))?;
-                    return Ok(Inserted::Known { bytes: existing.size_bytes });
-                }
+                Verdict::Keep | Verdict::Check(IfWhole::Keep) => match disk.touch(&path) {
+                    Ok(()) => return Ok(Inserted::Known { bytes: existing.size_bytes }),
+                    // A garbage collection of another process was faster than the touch that protects from it.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(failed("unable to touch chunk", &path, e)),
+                },
                 Verdict::Refuse(reason) | Verdict::Check(IfWhole::Refuse(reason)) => {
                     return Err(self.refusal(digest, reason));
                 }

@@ -1,7 +1,7 @@
 //! The public face of a datastore.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use super::backup::BackupLease;
 use super::begin::Begin;
 use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
+use super::config::DatastoreConfig;
 use super::create;
 use super::durable::Durable;
 use super::explain::{failed, no_entry};
@@ -32,71 +33,6 @@ use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
-
-/// What is made durable, and when (`tuning: sync-level` of spec 01 §6.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncLevel {
-    /// Nothing is synced; a power cut may cost the last snapshots.
-    None,
-    /// Every file when it appears, with its directory.
-    File,
-    /// One `syncfs` when a backup finishes, before its manifest appears.
-    #[default]
-    Filesystem,
-}
-
-/// Which known-chunk checks are made (design §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct CheckSwitches {
-    /// Before an entry is applied.
-    pub append: bool,
-    /// Before a backup finishes.
-    pub finish: bool,
-    /// When an index of the base is served or cloned.
-    pub preflight: bool,
-}
-
-impl Default for CheckSwitches {
-    fn default() -> Self {
-        Self { append: true, finish: true, preflight: true }
-    }
-}
-
-/// What a datastore is told when it is opened.
-#[derive(Clone, Debug)]
-pub struct DatastoreConfig {
-    /// Its name, unique in this daemon.
-    pub name: DatastoreName,
-    /// Its directory.
-    pub path: PathBuf,
-    /// A line for listings.
-    pub comment: Option<String>,
-    /// What is made durable, and when.
-    pub sync_level: SyncLevel,
-    /// Which known-chunk checks are made; the session asks.
-    pub checks: CheckSwitches,
-    /// Owner and group of new objects when we run as root; `None` takes those of the base directory.
-    pub owner: Option<(u32, u32)>,
-    /// Where manifest locks lie if a server of the original kind works on the same directory at the same time:
-    /// `/run/proxmox-backup/locks` of releases before 3.3.5. `None` locks the manifest file itself.
-    pub lock_dir: Option<PathBuf>,
-}
-
-impl DatastoreConfig {
-    /// Everything at its default.
-    pub fn new(name: DatastoreName, path: impl Into<PathBuf>) -> Self {
-        Self {
-            name,
-            path: path.into(),
-            comment: None,
-            sync_level: SyncLevel::default(),
-            checks: CheckSwitches::default(),
-            owner: None,
-            lock_dir: None,
-        }
-    }
-}
 
 /// An open datastore; cheap to clone.
 #[derive(Clone, Debug)]
@@ -312,6 +248,8 @@ impl Datastore {
     }
 
     async fn group_dirs(&self, ns: &Namespace) -> Result<Vec<Group>> {
+        // A datastore that is not there has no groups to show, and that is no answer.
+        self.inner.checker.confirm_place(&self.inner.engine).await?;
         let ns = ns.clone();
         self.inner.run(move |disk, inner| tree::groups(disk, &inner.layout, &ns)).await
     }
@@ -444,6 +382,8 @@ impl Datastore {
         auth: &AuthId,
         benchmark: bool,
     ) -> Result<BackupLease> {
+        // What is made on the empty mount point of a disk that is not there would be hidden when it comes back.
+        self.inner.checker.confirm_place(&self.inner.engine).await?;
         if !self.namespace_exists(ns).await? {
             return Err(tree::namespace_not_found());
         }

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::datastore::SyncLevel;
+use super::config::SyncLevel;
 use super::layout::{random_suffix, temp_name};
 use super::temps::{TempNote, Temps};
 use crate::engine::{Disk, DiskFile, SyncScope};

@@ -110,6 +110,13 @@ impl Writing {
         closed
     }
 
+    fn discard(mut self, disk: &Disk) {
+        if let Some(temp) = self.temp.take() {
+            temp.discard(disk);
+            self.lease.release(&self.name);
+        }
+    }
+
     fn hash(
         &self,
         file_bytes: u64,
@@ -162,6 +169,16 @@ struct Slot {
 }
 
 impl Slot {
+    async fn discard(&self) -> Result<()> {
+        let pass = self.lease.enter()?;
+        let writing = self.take()?;
+        let discarded = self.lease.store.engine.run(move |disk| {
+            writing.discard(disk);
+            drop(pass);
+        });
+        discarded.await
+    }
+
     fn new(writing: Writing) -> Self {
         Self { lease: Arc::clone(&writing.lease), writing: Mutex::new(Some(Arc::new(writing))) }
     }
@@ -254,6 +271,11 @@ impl FixedWriter {
         self.slot.write(runs).await
     }
 
+    /// Removes the file. Unlike after a drop, its name is free when this returns.
+    pub async fn discard(&self) -> Result<()> {
+        self.slot.discard().await
+    }
+
     /// Computes the checksum from the file, writes it into the header and gives the file its final name. With another checksum
     /// than `expected` the file goes away ("got unexpected checksum"). The writer is closed afterwards in any case, but for a call while
     /// slots are being written.
@@ -295,6 +317,11 @@ impl DynamicWriter {
         let at = dynamic_offset(first)?;
         dynamic_offset(first.saturating_add(entries.len() as u64))?;
         self.slot.write(vec![(at, entries.iter().flat_map(DynamicEntry::encode).collect())]).await
+    }
+
+    /// As [`FixedWriter::discard`].
+    pub async fn discard(&self) -> Result<()> {
+        self.slot.discard().await
     }
 
     /// As [`FixedWriter::close`]; `count` is how many entries were appended. The file must hold exactly these, each behind the one

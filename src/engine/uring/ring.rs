@@ -21,8 +21,8 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A ring with its slots, on the thread that made it.
 ///
-/// Dropping waits until every slot is home, whatever the reason to drop; then the fields go in this order: the ring, so that the kernel holds
-/// nothing more of ours, then the memory it used.
+/// Dropping waits until every slot is home, whatever the reason to drop; then the fields go in this order: the ring, so
+/// that the kernel holds nothing more of ours, then the memory it used.
 pub(in crate::engine) struct Ring {
     ring: IoUring,
     slots: Slots,
@@ -36,13 +36,13 @@ pub(in crate::engine) struct Ring {
 }
 
 impl Ring {
-    /// Asks the kernel for a ring whose checks are made by up to `workers` of its threads, and tries it out. Must run on the thread that will use
-    /// it: the kernel keeps workers, and the number of them, per submitting thread.
+    /// Asks the kernel for a ring whose checks are made by up to `workers` of its threads, and tries it out. Must run
+    /// on the thread that will use it: the kernel keeps workers, and the number of them, per submitting thread.
     pub(in crate::engine) fn start(workers: u32, wake: WakeFd, counters: Arc<Counters>) -> Result<Self, Refusal> {
         let refused = |step| move |e: io::Error| Refusal::new(step, Some(&e));
-        // One entry for the wake-up and the rest for checks: the submission queue can never be full. The completion queue is
-        // twice as long, so it cannot overflow either. No flags: SQPOLL burns a processor, and SINGLE_ISSUER with DEFER_TASKRUN
-        // made no difference beyond noise (docs/performance.md).
+        // One entry for the wake-up and the rest for checks: the submission queue can never be full. The completion
+        // queue is twice as long, so it cannot overflow either. No flags: SQPOLL burns a processor, and SINGLE_ISSUER
+        // with DEFER_TASKRUN made no difference beyond noise (docs/performance.md).
         let ring: IoUring = IoUring::builder().build(workers * 2).map_err(refused(Step::Setup))?;
         let entries = ring.params().sq_entries();
         let mut probe = Probe::new();
@@ -76,7 +76,8 @@ impl Ring {
             return;
         }
         let poll = self.wake.poll().user_data(WAKE);
-        // SAFETY: a poll has no memory of ours; its descriptor is open for as long as `self.wake` is, which lives as long as the ring.
+        // SAFETY: a poll has no memory of ours; its descriptor is open for as long as `self.wake` is, which lives as
+        // long as the ring.
         unsafe { self.ring.submission().push(&poll) }.expect("the submission queue has an entry for the wake-up");
         self.wake_watched = true;
     }
@@ -125,8 +126,9 @@ impl Workers for Ring {
 
     fn begin(&mut self, check: Check<'_>) {
         let statx = self.slots.send(check);
-        // SAFETY: path, answer and directory of the operation belong to a slot that is away from now until `receive`, and `slots`
-        // keeps them in place and alive until then: `Drop` waits for it, and if it cannot, `Slots` leaks rather than frees.
+        // SAFETY: path, answer and directory of the operation belong to a slot that is away from now until `receive`,
+        // and `slots` keeps them in place and alive until then: `Drop` waits for it, and if it cannot, `Slots` leaks
+        // rather than frees.
         unsafe { self.ring.submission().push(&statx) }.expect("the submission queue has an entry for each slot");
         self.pushed += 1;
     }

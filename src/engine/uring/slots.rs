@@ -1,7 +1,8 @@
 //! The memory that the kernel reads and writes while checks are in flight: allocated once, never moved.
 //!
-//! A slot is *home* (free, ours alone) or *away* (its check is with the kernel). [`Slots::send`] takes one away, [`Slots::receive`] brings it
-//! home; in between nothing here touches its memory. A slot also holds its directory open: the kernel looks the number up only when a worker begins.
+//! A slot is *home* (free, ours alone) or *away* (its check is with the kernel). [`Slots::send`] takes one away,
+//! [`Slots::receive`] brings it home; in between nothing here touches its memory. A slot also holds its directory open:
+//! the kernel looks the number up only when a worker begins.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -50,16 +51,17 @@ impl Slots {
         }
     }
 
-    /// Takes a slot away for `check` and makes the ring operation that uses its memory; its user data is the slot's number.
+    /// Takes a slot away for `check` and makes the ring operation that uses its memory; its user data is the slot's
+    /// number.
     ///
-    /// The operation must be pushed to the ring, and [`Self::receive`] be called when it completes. Whoever drops the operation instead leaves
-    /// the slot away for good, which is safe and is seen at the drop.
+    /// The operation must be pushed to the ring, and [`Self::receive`] be called when it completes. Whoever drops the
+    /// operation instead leaves the slot away for good, which is safe and is seen at the drop.
     pub(super) fn send(&mut self, check: Check<'_>) -> squeue::Entry {
         let slot = self.home.pop().expect("the schedule hands over no more checks than there are slots");
         debug_assert!(self.away[slot].is_none(), "a slot at home belongs to nobody");
         let shared = self.at(slot);
-        // SAFETY: `shared` points into our allocation; the slot was home, so the kernel has no operation that uses it, and we are the
-        // only thread that has `self`.
+        // SAFETY: `shared` points into our allocation; the slot was home, so the kernel has no operation that uses it,
+        // and we are the only thread that has `self`.
         unsafe { (*shared).name = *check.name };
         // SAFETY: as above; these only compute addresses inside of the slot.
         let (name, answer) = unsafe { (&raw const (*shared).name, &raw mut (*shared).answer) };
@@ -80,7 +82,8 @@ impl Slots {
         if result < 0 {
             return Ended { ticket, result: Err(Errno::from_raw_os_error(-result)) };
         }
-        // SAFETY: inside our allocation, initialised since `new`; the operation has completed, so the kernel writes no more.
+        // SAFETY: inside our allocation, initialised since `new`; the operation has completed, so the kernel writes no
+        // more.
         let answer = unsafe { &(*self.at(slot)).answer };
         Ended { ticket, result: Ok(plain::file_stat(answer.stx_mode, answer.stx_size)) }
     }
@@ -101,7 +104,8 @@ impl Drop for Slots {
     #[expect(clippy::mem_forget, reason = "memory and directories that the kernel may still use")]
     fn drop(&mut self) {
         if self.away() > 0 {
-            // The kernel may still write. Losing some kilobytes is better than letting it write into memory that is used again.
+            // The kernel may still write. Losing some kilobytes is better than letting it write into memory that is
+            // used again.
             tracing::error!(away = self.away(), "a ring ended before its checks; their memory is given up");
             for away in &mut self.away {
                 std::mem::forget(away.take());
@@ -109,7 +113,8 @@ impl Drop for Slots {
             return;
         }
         let shared = std::ptr::slice_from_raw_parts_mut(self.shared.as_ptr(), self.away.len());
-        // SAFETY: pointer and length are those of the boxed slice that `new` took apart, and no operation uses it any more.
+        // SAFETY: pointer and length are those of the boxed slice that `new` took apart, and no operation uses it any
+        // more.
         drop(unsafe { Box::from_raw(shared) });
     }
 }

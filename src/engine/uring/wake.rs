@@ -21,8 +21,8 @@ impl WakeFd {
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    /// An operation that completes once somebody has called `wake` since the last [`Self::reset`]. A poll rather than a read: it has no
-    /// buffer that would have to outlive it.
+    /// An operation that completes once somebody has called `wake` since the last [`Self::reset`]. A poll rather than a
+    /// read: it has no buffer that would have to outlive it.
     pub(super) fn poll(&self) -> squeue::Entry {
         opcode::PollAdd::new(types::Fd(self.fd.as_raw_fd()), u32::from(PollFlags::IN.bits())).build()
     }

@@ -1,6 +1,7 @@
 //! Known-chunk checks: spec 03 §12 with the outcomes of design §3.
 
 use super::*;
+use crate::format::dynamic_index::DynamicEntry;
 
 const NO_ENTRY: &str = "No such file or directory (os error 2)";
 
@@ -293,4 +294,77 @@ async fn an_append_is_one_batch_and_a_finish_asks_for_each_chunk_once() {
     client.ok("POST", "/finish").await;
     assert_eq!(counters().statx - appended.statx, 96);
     session.vanish().await;
+}
+
+/// A base whose manifest has been damaged meanwhile cannot be marked: that is what the request then says.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_12_a_base_that_cannot_be_marked_is_the_error() {
+    let world = World::new().await;
+    let base = full_backup(&world, "host/a", 0, &[1, 2]).await;
+    let session = world.backup("host/a", 1).await;
+    let client = &session.client;
+    assert_eq!(use_base(client).await.0, 200);
+    remove(&world, 2);
+    put(&world.snapshot_dir(&base).join("index.json.blob"), b"not a blob at all");
+    let (status, text) = write_archive(client, &[1, 2], &[1, 2]).await.unwrap_err();
+    assert_eq!(status, 400);
+    assert!(text.starts_with("manifest update failed - "), "{text}");
+    let (_, lost) = session.vanish().await;
+    assert!(!world.snapshot_dir(&lost).exists());
+}
+
+/// Rows 4 and 5 with `previous` downloaded: the copied slots are judged the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_4_a_chunk_that_vanishes_behind_a_copied_index_fails_finish() {
+    let world = World::new().await;
+    let (base, digests, csum) = image_backup(&world).await;
+    let session = world.backup("vm/1", 1).await;
+    let client = &session.client;
+    assert_eq!(client.ask("GET", "/previous?archive-name=x.img.fidx").await.0, 200);
+    client.ok("POST", &format!("/fixed_index?archive-name=x.img.fidx&size=4195304&reuse-csum={csum}")).await;
+    std::fs::remove_file(world.chunk_path(&digests[0])).unwrap();
+    client.ok("POST", &format!("/fixed_close?chunk-count=0&csum={csum}&size=0&wid=1")).await;
+    client.manifest(&session.snapshot, &[("x.img.fidx", 4_195_304, csum)]).await;
+    let text = format!("stat registered chunks failed - stat failed on {} - {NO_ENTRY}", digests[0]);
+    assert_eq!(client.ask("POST", "/finish").await, (400, text));
+    gone_and_marked(&world, session, &base).await;
+}
+
+/// The index is larger than what is kept in memory: several passes see each chunk once, and find the one that is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finish_check_in_passes_sees_every_chunk_once() {
+    use std::sync::Arc;
+
+    use crate::http::known_chunks::KnownChunks;
+    use crate::http::session::Ending;
+    use crate::protocol::backup::{About, Session};
+    use crate::sync::Mutex;
+
+    let world = World::new().await;
+    let seeds: Vec<u64> = (0..200).collect();
+    full_backup(&world, "host/a", 0, &seeds).await;
+    let snapshot = snapshot("host/b", 0);
+    let root = Namespace::root();
+    let lease = Arc::new(world.store.begin_backup(&root, &snapshot, &auth(), false).await.unwrap());
+    let task = Arc::new(world.tasks.start("backup", None, &auth()).await.unwrap());
+    let writer = lease.create_dynamic(&ARCHIVE.parse().unwrap()).await.unwrap();
+    let twice: Vec<u64> = seeds.iter().chain(&seeds).copied().collect();
+    let (chunks, size, csum) = dynamic_index(&twice);
+    let ends = chunks.iter().skip(1).map(|(_, start)| *start).chain([size]);
+    let entries = chunks.iter().zip(ends).map(|((digest, _), end)| DynamicEntry { end, digest: *digest }).collect();
+    writer.append(0, entries).await.unwrap();
+    writer.close(400, csum).await.unwrap();
+    let about = About { snapshot, snapshot_path: String::new(), base_time: None };
+    let session = Arc::new(Mutex::new(Session::new(about)));
+    let (store, compute) = (world.store.clone(), world.compute.clone());
+    let known = KnownChunks::new(store, lease.clone(), task.clone(), compute, Ending::default(), session);
+    let archives = [ARCHIVE.parse().unwrap()];
+    let before = world.store.engine().counters().statx;
+    known.sweep_indexes(&archives, 16).await.unwrap();
+    assert_eq!(world.store.engine().counters().statx - before, 200);
+    let digest = remove(&world, 77);
+    let error = known.sweep_indexes(&archives, 16).await.unwrap_err();
+    let text = format!("stat registered chunks failed - stat failed on {digest} - {NO_ENTRY}");
+    assert_eq!(error.to_string(), text);
+    lease.abandon().await.unwrap();
 }

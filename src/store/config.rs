@@ -1,0 +1,70 @@
+//! What a datastore is told when it is opened. Pure.
+
+use std::path::PathBuf;
+
+use crate::types::DatastoreName;
+
+/// What is made durable, and when (`tuning: sync-level` of spec 01 §6.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncLevel {
+    /// Nothing is synced; a power cut may cost the last snapshots.
+    None,
+    /// Every file when it appears, with its directory.
+    File,
+    /// One `syncfs` when a backup finishes, before its manifest appears.
+    #[default]
+    Filesystem,
+}
+
+/// Which known-chunk checks are made (design §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CheckSwitches {
+    /// Before an entry is applied.
+    pub append: bool,
+    /// Before a backup finishes.
+    pub finish: bool,
+    /// When an index of the base is served or cloned.
+    pub preflight: bool,
+}
+
+impl Default for CheckSwitches {
+    fn default() -> Self {
+        Self { append: true, finish: true, preflight: true }
+    }
+}
+
+/// What a datastore is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct DatastoreConfig {
+    /// Its name, unique in this daemon.
+    pub name: DatastoreName,
+    /// Its directory.
+    pub path: PathBuf,
+    /// A line for listings.
+    pub comment: Option<String>,
+    /// What is made durable, and when.
+    pub sync_level: SyncLevel,
+    /// Which known-chunk checks are made; the session asks.
+    pub checks: CheckSwitches,
+    /// Owner and group of new objects when we run as root; `None` takes those of the base directory.
+    pub owner: Option<(u32, u32)>,
+    /// Where manifest locks lie if a server of the original kind works on the same directory at the same time:
+    /// `/run/proxmox-backup/locks` of releases before 3.3.5. `None` locks the manifest file itself.
+    pub lock_dir: Option<PathBuf>,
+}
+
+impl DatastoreConfig {
+    /// Everything at its default.
+    pub fn new(name: DatastoreName, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name,
+            path: path.into(),
+            comment: None,
+            sync_level: SyncLevel::default(),
+            checks: CheckSwitches::default(),
+            owner: None,
+            lock_dir: None,
+        }
+    }
+}
