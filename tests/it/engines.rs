@@ -72,7 +72,7 @@ async fn story(setup: Setup, engine: &str) -> String {
     third.append(&mut writer, &[&chunks[0], &chunks[1]]).await.expect(200, "");
     third.close(&writer).await.expect(200, "");
     third.manifest().await.expect(200, "");
-    std::fs::remove_file(daemon.store().join(chunks[1].path())).unwrap();
+    daemon.remove_chunk(&chunks[1].digest);
     third.finish().await.expect(400, "stat registered chunks failed - stat failed on");
     third.leave(&daemon).await;
 
@@ -80,7 +80,7 @@ async fn story(setup: Setup, engine: &str) -> String {
     let fifth = Backup::start(&daemon, Place::host("m", 4)).await;
     fifth.get(&previous).await.expect(200, "");
     let mut writer = fifth.create(ARCHIVE, size, "").await;
-    std::fs::remove_file(daemon.store().join(chunks[0].path())).unwrap();
+    daemon.remove_chunk(&chunks[0].digest);
     fifth.append(&mut writer, &[&chunks[0], &chunks[1]]).await.expect(400, "known chunk stat failed on");
     fifth.leave(&daemon).await;
 

@@ -114,6 +114,8 @@ pub struct Daemon {
     environment: BTreeMap<String, String>,
     setup: Setup,
     secrets: Secrets,
+    /// What the checker is told to expect.
+    expected: Mutex<Vec<String>>,
     /// After the child, so that it is removed last.
     _folder: Option<TempDir>,
 }
@@ -122,11 +124,6 @@ impl Daemon {
     /// Starts one with everything at its default.
     pub fn start() -> Self {
         Self::with(Setup::default())
-    }
-
-    /// Starts one over a datastore that lies at `store` already.
-    pub fn over(store: &Path) -> Self {
-        Self::with(Setup { store: Some(store.to_owned()), ..Setup::default() })
     }
 
     /// Starts one.
@@ -148,6 +145,7 @@ impl Daemon {
             environment: BTreeMap::new(),
             setup,
             secrets,
+            expected: Mutex::new(vec!["--allow".into(), "absent:.chunks".into()]),
             _folder: Some(folder),
         };
         daemon.launch();
@@ -205,11 +203,6 @@ impl Daemon {
         &self.data
     }
 
-    /// What `connection.env` says.
-    pub fn environment(&self) -> &BTreeMap<String, String> {
-        &self.environment
-    }
-
     /// What placeholders of the recordings stand for here.
     pub fn secrets(&self) -> Secrets {
         self.secrets.clone()
@@ -244,6 +237,18 @@ impl Daemon {
     /// Whether a file lies in the datastore.
     pub fn has(&self, path: impl AsRef<Path>) -> bool {
         std::fs::symlink_metadata(self.store.join(path)).is_ok()
+    }
+
+    /// Removes a chunk's file behind the daemon's back.
+    pub fn remove_chunk(&self, digest: &str) {
+        let path = self.store.join(super::upload::chunk_path(digest));
+        std::fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        self.expect(&["--allow-missing-chunk", digest]);
+    }
+
+    /// Tells the checker, which reads the datastore at the end, what the story damages on purpose.
+    pub fn expect(&self, arguments: &[&str]) {
+        self.expected.lock().expect("what is expected").extend(arguments.iter().map(|&a| a.to_owned()));
     }
 
     /// UPIDs of running tasks.
@@ -324,7 +329,8 @@ impl Daemon {
             assert!(!log.contains(bad), "the log says {bad:?}:\n{log}");
         }
         if self.setup.is_checked && self.has(".chunks") {
-            check_datastore(&self.store, &["--allow", "absent:.chunks"]);
+            let expected = self.expected.lock().expect("what is expected");
+            check_datastore(&self.store, &expected.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 }

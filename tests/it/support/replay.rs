@@ -66,10 +66,7 @@ impl Script {
     /// Removes a chunk file before a request.
     #[must_use]
     pub fn removes(self, seq: u64, digest: &'static str) -> Self {
-        self.before(seq, move |daemon| {
-            let path = daemon.store().join(super::upload::chunk_path(digest));
-            std::fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        })
+        self.before(seq, move |daemon| daemon.remove_chunk(digest))
     }
 
     /// Keeps a connection open until before the request `until`.
