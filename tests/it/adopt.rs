@@ -68,7 +68,7 @@ async fn everything_is_listed_as_it_was() {
 
     for (ns, groups) in by_namespace(&expected["groups"]) {
         let found = rest(&daemon, "GET", &format!("{base}/groups?ns={}", ns.replace('/', "%2F")), b"").await.data();
-        let wanted = groups.iter().filter(|g| !g["listed"].is_null()).map(|g| g["listed"].clone()).collect();
+        let wanted = groups.iter().filter(|g| !g["listed"].is_null()).map(|g| without_line_end(&g["listed"])).collect();
         assert_eq!(sorted(list(&found)), sorted(wanted), "groups of {ns:?}");
     }
     for (ns, snapshots) in by_namespace(&expected["snapshots"]) {
@@ -86,6 +86,15 @@ async fn everything_is_listed_as_it_was() {
     }
     let status = rest(&daemon, "GET", &format!("{base}/status?verbose=true"), b"").await.data();
     assert_eq!(status["counts"], expected["status_verbose"]["counts"]);
+}
+
+/// The recorded comment of a group ends with the line's end, ours does not (spec 01 §3).
+fn without_line_end(group: &Value) -> Value {
+    let mut group = group.clone();
+    if let Some(comment) = group["comment"].as_str() {
+        group["comment"] = comment.trim_end().into();
+    }
+    group
 }
 
 fn ns_of(item: &Value) -> &str {
@@ -178,9 +187,8 @@ async fn our_client_restores_every_archive() {
         let is_encrypted = about["encoding"].as_str().is_some_and(|e| e.starts_with("encrypted"))
             || about["server_download_decoded"]["text"].as_str().is_some_and(|t| t.contains("is encrypted"));
         let has_manifest = daemon.has(format!("{}/index.json.blob", place.dir()));
-        let listed = name != "client.log.blob" && has_manifest;
         match about["plaintext_sha256"].as_str() {
-            Some(wanted) if !is_encrypted && listed => {
+            Some(wanted) if !is_encrypted && has_manifest => {
                 assert!(out.status.success(), "{} {name}: {said}", place.dir());
                 assert_eq!(sha256(&std::fs::read(&target).unwrap()), wanted, "{} {name}", place.dir());
             }

@@ -28,6 +28,11 @@ const BETTER: &[Better] = &[
     ("chunk-short-header", "good_after_reupload", 1, ""),
     ("chunk-dir-missing", "reupload_chunk", 200, ""),
     ("chunk-dir-missing", "good_after_reupload", 1, ""),
+    // What is no chunk at all is not sent, and from then on its upload is written in any case.
+    ("chunk-empty", "reader_chunk", 400, "dbc02ae4"),
+    ("chunk-short-header", "reader_chunk", 400, "dbc02ae4"),
+    ("chunk-magic", "reader_chunk", 400, "dbc02ae4"),
+    ("chunk-magic", "good_after_reupload", 1, ""),
     // An index that contradicts itself is refused before anybody uses it.
     ("fidx-chunksize-0", "reader_download_archive", 400, "drive-scsi0.img.fidx"),
     ("fidx-chunksize-0", "previous_archive", 400, "drive-scsi0.img.fidx"),
@@ -35,6 +40,8 @@ const BETTER: &[Better] = &[
     ("fidx-chunksize-odd", "previous_archive", 400, "drive-scsi0.img.fidx"),
     ("didx-ends-decrease", "reader_download_archive", 400, "root.pxar.didx"),
     ("didx-ends-decrease", "previous_archive", 400, "root.pxar.didx"),
+    ("fidx-chunksize-odd", "reader_chunk", 401, "not allowed"),
+    ("didx-ends-decrease", "reader_chunk", 401, "not allowed"),
 ];
 
 #[tokio::test]

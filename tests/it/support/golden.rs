@@ -68,6 +68,7 @@ pub fn unpack_datastore(base: &Path) {
 pub fn apply(base: &Path, operations: &Value) {
     for op in operations.as_array().expect("operations are a list") {
         let path = base.join(op["path"].as_str().expect("path"));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
         match op["op"].as_str().expect("op") {
             "delete" => std::fs::remove_file(&path).expect("delete"),
             "mkdir" => std::fs::create_dir_all(&path).expect("mkdir"),
