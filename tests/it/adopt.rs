@@ -120,9 +120,8 @@ async fn every_archive_comes_back_with_the_right_checksum() {
     for (place, name, about) in archives(&expected) {
         let wanted = about["plaintext_sha256"].as_str();
         let reader = ask_reader(&daemon, &place).await.session();
-        let get = async |target: String| {
-            reader.call("GET", &target, &[], bytes::Bytes::new()).await.expect("an answer")
-        };
+        let get =
+            async |target: String| reader.call("GET", &target, &[], bytes::Bytes::new()).await.expect("an answer");
         let file = get(format!("/download?file-name={name}")).await;
         assert_eq!(file.status, 200, "{} {name}: {}", place.dir(), file.text());
         let mut plain = Vec::new();

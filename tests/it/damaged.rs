@@ -129,9 +129,8 @@ async fn steps(daemon: &Daemon, pristine: &Path, mutation: &Value) -> Results {
         upload::Asked::Refused(reply) => note("reader_upgrade", reply),
         upload::Asked::Session(reply, reader) => {
             note("reader_upgrade", reply);
-            let get = async |target: String| {
-                reader.call("GET", &target, &[], bytes::Bytes::new()).await.expect("an answer")
-            };
+            let get =
+                async |target: String| reader.call("GET", &target, &[], bytes::Bytes::new()).await.expect("an answer");
             note("reader_download_manifest", get("/download?file-name=index.json.blob".into()).await);
             note("reader_download_archive", get(format!("/download?file-name={archive}")).await);
             note("reader_chunk", get(format!("/chunk?digest={digest}")).await);
@@ -195,9 +194,20 @@ fn judge(mutation: &Value, results: &Results) -> Vec<String> {
     let id = mutation["id"].as_str().expect("an id");
     let recorded = &mutation["pbs_3.2.4"];
     let steps = [
-        "list_snapshots", "list_group", "files", "reader_upgrade", "reader_download_manifest", "reader_download_archive",
-        "reader_chunk", "next_backup_upgrade", "previous_backup_time", "previous_manifest", "previous_archive",
-        "append_known", "reupload_chunk", "good_after_reupload",
+        "list_snapshots",
+        "list_group",
+        "files",
+        "reader_upgrade",
+        "reader_download_manifest",
+        "reader_download_archive",
+        "reader_chunk",
+        "next_backup_upgrade",
+        "previous_backup_time",
+        "previous_manifest",
+        "previous_archive",
+        "append_known",
+        "reupload_chunk",
+        "good_after_reupload",
     ];
     let mut faults = Vec::new();
     for step in steps {

@@ -50,7 +50,12 @@ const SNAPSHOT: [(&str, &str); 3] = [("backup-type", "host"), ("backup-id", "x")
 const REST_CALLS: &[Call] = &[
     Call { method: "GET", path: "version", params: &[], optional: &[] },
     Call { method: "GET", path: "admin/datastore", params: &[], optional: &[] },
-    Call { method: "GET", path: "admin/datastore/golden/status", params: &[("verbose", "true")], optional: &["verbose"] },
+    Call {
+        method: "GET",
+        path: "admin/datastore/golden/status",
+        params: &[("verbose", "true")],
+        optional: &["verbose"],
+    },
     Call { method: "GET", path: "admin/datastore/golden/groups", params: &[("ns", "")], optional: &["ns"] },
     Call {
         method: "GET",
@@ -101,11 +106,15 @@ fn wrong_queries(call: &Call) -> Vec<(String, String)> {
             "verbose" | "debug" | "benchmark" => ["maybe", "2", "", "truetrue"].map(str::to_owned).to_vec(),
             "backup-time" => ["0", "-1", "1.5", "abc", "", "99999999999999999999", "0x10"].map(str::to_owned).to_vec(),
             "max-depth" => ["8", "-1", "x"].map(str::to_owned).to_vec(),
-            "size" | "encoded-size" | "wid" | "chunk-count" => ["-1", "x", "", "1e3", "18446744073709551616"].map(str::to_owned).to_vec(),
+            "size" | "encoded-size" | "wid" | "chunk-count" => {
+                ["-1", "x", "", "1e3", "18446744073709551616"].map(str::to_owned).to_vec()
+            }
             "backup-type" => ["VM", "qemu", "", "../host"].map(str::to_owned).to_vec(),
             "digest" => vec!["xyz".into(), "A".repeat(64), "0".repeat(63), "0".repeat(65), String::new()],
             "csum" => vec!["xyz".into(), "0".repeat(62)],
-            "ns" | "parent" => ["..", "a//b", "a/../b", "/a", "a/", "a b", "a/b/c/d/e/f/g/h"].map(str::to_owned).to_vec(),
+            "ns" | "parent" => {
+                ["..", "a//b", "a/../b", "/a", "a/", "a b", "a/b/c/d/e/f/g/h"].map(str::to_owned).to_vec()
+            }
             _ => bad_names(),
         };
         bad.retain(|v| v != value);
@@ -199,7 +208,9 @@ async fn session_calls_with_wrong_parameters() {
                 }
             }
         }
-        for (method, target) in [("GET", "/nosuch"), ("PATCH", "/finish"), ("DELETE", "/"), ("GET", "/../x"), ("POST", "//")] {
+        for (method, target) in
+            [("GET", "/nosuch"), ("PATCH", "/finish"), ("DELETE", "/"), ("GET", "/../x"), ("POST", "//")]
+        {
             let reply = session.call(method, target, &[], Bytes::new()).await.expect("an answer");
             assert!((400..=404).contains(&reply.status), "{method} {target}: {}", reply.status);
         }
@@ -482,7 +493,8 @@ async fn readers_and_silent_clients_vanish() {
     upload::full_backup(&daemon, place.clone(), ARCHIVE, &[Chunk::made(0, FIXED_CHUNK_BYTES)]).await;
     for by_reset in [false, true] {
         let reader = ask_reader(&daemon, &place).await.session();
-        let _download = reader.start("GET", &format!("/download?file-name={ARCHIVE}"), &[], Bytes::new()).await.unwrap();
+        let _download =
+            reader.start("GET", &format!("/download?file-name={ARCHIVE}"), &[], Bytes::new()).await.unwrap();
         if by_reset {
             reader.reset();
         } else {
@@ -525,7 +537,9 @@ async fn malformed_http() {
             match tokio::time::timeout(Duration::from_secs(20), conn.receive(false)).await {
                 Ok(Ok(reply)) => assert!((400..=505).contains(&reply.status), "{}", reply.status),
                 Ok(Err(_)) => {}
-                Err(_) => panic!("{:?}: neither an answer nor an end", String::from_utf8_lossy(&bytes[..bytes.len().min(60)])),
+                Err(_) => {
+                    panic!("{:?}: neither an answer nor an end", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]))
+                }
             }
         }
     }

@@ -120,7 +120,10 @@ fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
         if meta.is_dir() {
             copy_some(&path, into, left, count);
-        } else if meta.is_file() && meta.len() + 4096 < *left && std::fs::copy(&path, into.join(count.to_string())).is_ok() {
+        } else if meta.is_file()
+            && meta.len() + 4096 < *left
+            && std::fs::copy(&path, into.join(count.to_string())).is_ok()
+        {
             *left -= meta.len() + 4096;
             *count += 1;
         }

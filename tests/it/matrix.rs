@@ -61,7 +61,9 @@ impl Scene {
     }
 
     async fn reuse(&self, backup: &Backup) -> upload::Writer {
-        let csum = upload::sha256(&[hex::decode(&self.d[0].digest).unwrap(), hex::decode(&self.d[1].digest).unwrap()].concat());
+        let csum = upload::sha256(
+            &[hex::decode(&self.d[0].digest).unwrap(), hex::decode(&self.d[1].digest).unwrap()].concat(),
+        );
         backup.create(ARCHIVE, self.size(), &format!("&reuse-csum={csum}")).await
     }
 
@@ -174,7 +176,8 @@ async fn copied_slot(downloads: bool) {
     }
     let writer = scene.reuse(&backup).await;
     scene.remove(&scene.d[0]);
-    let csum = upload::sha256(&[hex::decode(&scene.d[0].digest).unwrap(), hex::decode(&scene.d[1].digest).unwrap()].concat());
+    let csum =
+        upload::sha256(&[hex::decode(&scene.d[0].digest).unwrap(), hex::decode(&scene.d[1].digest).unwrap()].concat());
     let close = format!("/fixed_close?wid={}&chunk-count=0&size=0&csum={csum}", writer.wid);
     backup.post(&close).await.expect(200, "");
     backup.list(ARCHIVE, scene.size(), &csum);
@@ -464,7 +467,8 @@ async fn preflight_refuses_to_copy_an_index_with_a_hole() {
     scene.remove(&scene.d[0]);
     let backup = Backup::start(&scene.daemon, Place::host("m", 1)).await;
     let upid = scene.only_running();
-    let csum = upload::sha256(&[hex::decode(&scene.d[0].digest).unwrap(), hex::decode(&scene.d[1].digest).unwrap()].concat());
+    let csum =
+        upload::sha256(&[hex::decode(&scene.d[0].digest).unwrap(), hex::decode(&scene.d[1].digest).unwrap()].concat());
     let target = format!("/fixed_index?archive-name={ARCHIVE}&size={}&reuse-csum={csum}", scene.size());
     backup.post(&target).await.expect(400, &scene.d[0].digest);
     scene.assert_base_is_failed_by(&upid).await;

@@ -56,7 +56,11 @@ fn production(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn is_test_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name == "tests.rs" || name.ends_with("_tests.rs") || name == "suite.rs" || name == "test_support.rs" || path.components().any(|c| c.as_os_str() == "tests")
+    name == "tests.rs"
+        || name.ends_with("_tests.rs")
+        || name == "suite.rs"
+        || name == "test_support.rs"
+        || path.components().any(|c| c.as_os_str() == "tests")
 }
 
 fn code_of(line: &str) -> &str {
@@ -114,7 +118,10 @@ fn one_fence_for_unsafe() {
         let fenced = path.components().any(|c| c.as_os_str() == "uring") || path.ends_with("engine/uring.rs");
         let has = |(_, line): (usize, &str)| {
             let code = code_of(line);
-            code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl") || code.contains("allow(unsafe_code")
+            code.contains("unsafe {")
+                || code.contains("unsafe fn")
+                || code.contains("unsafe impl")
+                || code.contains("allow(unsafe_code")
         };
         assert!(fenced || !production(&text).any(has), "{}: unsafe outside engine/uring", path.display());
     }

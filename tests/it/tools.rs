@@ -32,10 +32,12 @@ fn slow_file_system_passes_through_counts_and_fails() {
     assert_eq!(std::fs::metadata(mount.join("d/b")).unwrap_err().raw_os_error(), Some(libc::EIO));
     fs.heal();
     fs.set(|b| b.delay = Duration::from_millis(20));
-    let ask = |i| std::thread::spawn({
-        let path = mount.join(format!("none{i}"));
-        move || std::fs::metadata(path).unwrap_err().raw_os_error()
-    });
+    let ask = |i| {
+        std::thread::spawn({
+            let path = mount.join(format!("none{i}"));
+            move || std::fs::metadata(path).unwrap_err().raw_os_error()
+        })
+    };
     let asked: Vec<_> = (0..8).map(ask).collect();
     for answer in asked {
         assert_eq!(answer.join().unwrap(), Some(libc::ENOENT));

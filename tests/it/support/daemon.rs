@@ -180,7 +180,8 @@ impl Daemon {
         let port = repository.rsplit(':').nth(1).and_then(|p| p.parse().ok());
         let port: u16 = port.unwrap_or_else(|| panic!("no port in {repository}; it said {line:?}"));
         let fingerprint = hex::decode(self.environment["PBS_FINGERPRINT"].replace(':', "")).expect("a fingerprint");
-        self.peer = Peer { addr: ([127, 0, 0, 1], port).into(), fingerprint: fingerprint.try_into().expect("32 bytes") };
+        self.peer =
+            Peer { addr: ([127, 0, 0, 1], port).into(), fingerprint: fingerprint.try_into().expect("32 bytes") };
     }
 
     /// Where it listens.

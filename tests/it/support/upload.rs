@@ -159,7 +159,14 @@ impl Writer {
 
     /// The target that closes it.
     pub fn close_target(&self) -> String {
-        format!("/{}_close?wid={}&chunk-count={}&size={}&csum={}", self.kind, self.wid, self.count, self.size, self.csum())
+        format!(
+            "/{}_close?wid={}&chunk-count={}&size={}&csum={}",
+            self.kind,
+            self.wid,
+            self.count,
+            self.size,
+            self.csum()
+        )
     }
 }
 

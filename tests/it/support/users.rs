@@ -7,6 +7,8 @@ use ringvault::auth::{AclEntry, Role, hash_password};
 use ringvault::daemon::{DataDir, edit_users, load_or_make_keys};
 use ringvault::types::{AuthId, Userid};
 
+use super::daemon::STORE;
+
 /// Password of `tester@pbs`.
 pub const PASSWORD: &str = "golden-password-1";
 
@@ -28,7 +30,8 @@ pub fn prepare(data: &Path) -> Vec<(&'static str, String)> {
     let mut secrets = vec![("PASSWORD", PASSWORD.to_owned())];
     edit_users(&dir, |users| {
         let allow = |users: &mut ringvault::auth::Users, auth_id: AuthId, role: Role| {
-            users.allow(AclEntry { path: "/datastore".parse().expect("a path"), auth_id, role, propagate: true });
+            let path = format!("/datastore/{STORE}").parse().expect("a path");
+            users.allow(AclEntry { path, auth_id, role, propagate: true });
         };
         for (name, role) in [("tester@pbs", "DatastoreAdmin"), ("other@pbs", "DatastoreBackup")] {
             let user: Userid = name.parse()?;

@@ -431,7 +431,6 @@ impl Session {
         self.cutter.reset_when_closed();
         self.driver.abort();
     }
-
 }
 
 impl OpenStream {
