@@ -111,8 +111,10 @@ pub(super) async fn main_datastore(dir: &DataDir, config: &Config, users: &Users
         return Ok(());
     }
     tracing::info!(?path, "making the first datastore with its 65536 directories");
-    dir.remove_tree(&new)?;
     let engine = Engine::start("first start", &EngineConfig::default())?;
+    // On the engine, as all that takes seconds: a signal is heard meanwhile.
+    let (owned, leftover) = (dir.clone(), new.clone());
+    engine.run(move |_| owned.remove_tree(&leftover)).await??;
     Datastore::create(&new, store.owner, &engine).await?;
     dir.publish(&new, &path)?;
     tracing::info!(?path, "datastore made");

@@ -50,6 +50,9 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(180);
 /// What `accept` waits after an error such as too many open files, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often the accept loop shows that it lives: well within the shortest watchdog period that makes sense.
+const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Accepts connections until the daemon drains.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -71,7 +74,7 @@ impl Listener {
         let acceptor = TlsAcceptor::from(self.tls.clone());
         let draining = self.app.lifecycle.draining();
         tokio::pin!(draining);
-        let mut pulse = tokio::time::interval(Duration::from_secs(1));
+        let mut pulse = tokio::time::interval(BEAT_INTERVAL);
         loop {
             let accepted = tokio::select! {
                 () = &mut draining => break,

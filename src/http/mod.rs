@@ -20,8 +20,6 @@ pub mod reply;
 mod router;
 mod server;
 pub mod session;
-#[cfg(test)]
-mod session_tests;
 mod tls;
 pub mod upgrade;
 

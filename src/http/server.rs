@@ -74,7 +74,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Turns of the accept loop so far; grows at least once a second while it lives.
+    /// Turns of the accept loop so far; grows several times a second while it lives.
     pub fn heartbeat(&self) -> u64 {
         self.heartbeat.load(Ordering::Relaxed)
     }

@@ -406,7 +406,7 @@ fn an_index_being_made_is_an_open_one() {
 #[test]
 fn images_and_files_have_bounds() {
     let mut session = session(false);
-    let too_long = "an image has at most 281474976710656 bytes (got 281474976710657)";
+    let too_long = "an image has at most 1125899906842624 bytes (got 1125899906842625)";
     expect(
         &mut session,
         vec![

@@ -63,8 +63,8 @@ impl Layout {
     }
 }
 
-/// Longest image: 256 TiB, an index of 2 GiB.
-pub const IMAGE_BYTES_MAX: u64 = 256 << 40;
+/// Longest image: 1 PiB, an index of 8 GiB.
+pub const IMAGE_BYTES_MAX: u64 = 1 << 50;
 
 /// Slots of a fixed index over `size_bytes`.
 pub fn slot_count(size_bytes: u64) -> u64 {
@@ -84,7 +84,7 @@ struct Writer {
     filled: Bitmap,
 }
 
-/// Which slots of a fixed index were filled: one bit each, as far as the last filled one, 8 MiB for [`IMAGE_BYTES_MAX`].
+/// Which slots of a fixed index were filled: one bit each, as far as the last filled one, 32 MiB for [`IMAGE_BYTES_MAX`].
 #[derive(Debug, Default)]
 struct Bitmap {
     words: Vec<u64>,

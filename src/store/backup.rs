@@ -168,7 +168,11 @@ impl BackupLease {
                 check_base(disk, lease)?;
                 sync_payload(disk, lease)?;
                 let path = lease.store.layout.manifest(&lease.namespace, &lease.snapshot);
-                store_manifest(disk, &lease.store.durable, &path, &manifest_blob)?;
+                if let Err(e) = store_manifest(disk, &lease.store.durable, &path, &manifest_blob) {
+                    // It may be there, and only the sync of its directory failed: then nobody knows for how long.
+                    let _ = disk.unlink(&path);
+                    return Err(e);
+                }
                 Ok(lease.set_finished())
             })
             .await?;

@@ -71,6 +71,31 @@ async fn each_step_may_fail_once() {
     }
 }
 
+#[tokio::test]
+async fn a_finish_that_fails_may_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = make_base(dir.path());
+    let mut failures = 0;
+    for at in 0.. {
+        let fault = Countdown::new(at, libc::EIO, false);
+        let store = open_on(&base, faulty_engine(fault.clone()), SyncLevel::File).await.unwrap();
+        let hours = i64::try_from(at).unwrap();
+        let lease = store.begin_backup(&root(), &snapshot("host/again", hours), &auth(), false).await.unwrap();
+        let blob = manifest(lease.snapshot(), chunk(1).0, 1);
+        fault.arm();
+        if lease.finish(blob.clone()).await.is_err() {
+            failures += 1;
+            assert!(store.load_manifest(&root(), lease.snapshot()).await.is_err(), "operation {at}");
+            lease.finish(blob).await.unwrap();
+        }
+        if fault.count() <= at {
+            break;
+        }
+        assert!(store.load_manifest(&root(), lease.snapshot()).await.is_ok());
+    }
+    assert!(failures > 5, "{failures}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_machine_may_die_before_each_step() {
     let level = SyncLevel::File;

@@ -240,7 +240,7 @@ impl Drop for Pass {
     }
 }
 
-/// The removal on its way to the pool; an engine that is shut down drops it undone.
+/// The removal on its way to the pool; an engine that is shut down drops it undone, and then too nobody may wait for ever.
 struct Removal {
     lease: Arc<Lease>,
     done: bool,
@@ -248,16 +248,16 @@ struct Removal {
 
 impl Removal {
     fn run(mut self, disk: &Disk) {
-        self.done = true;
         let outcome = self.lease.remove(disk);
         self.lease.set_closed(outcome);
+        self.done = true;
     }
 }
 
 impl Drop for Removal {
     fn drop(&mut self) {
         if !self.done {
-            let undone = io::Error::other("the daemon is shutting down");
+            let undone = io::Error::other("the work was cut off; prune removes what is left");
             self.lease.set_closed(Err(failed("unable to remove unfinished snapshot", &self.lease.dir, undone)));
         }
     }

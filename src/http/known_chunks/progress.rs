@@ -52,8 +52,10 @@ pub(super) async fn told_regularly<T>(work: impl Future<Output = T>, tell: impl 
     }
 }
 
+/// Seconds, or milliseconds below one.
 pub(super) fn shown(elapsed: Duration) -> String {
-    format!("{:.3} s", elapsed.as_secs_f64())
+    let seconds = elapsed.as_secs_f64();
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
 pub(super) fn count(items: usize) -> u64 {

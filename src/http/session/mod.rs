@@ -11,6 +11,8 @@ mod body;
 mod connection;
 pub mod params;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyBudget, BodyFault, HeldBody};
 pub(in crate::http) use body::{discard, drain};

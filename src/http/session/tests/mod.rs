@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::{Delays, Lifecycle, backup, reader};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{ComputePool, Engine, EngineConfig};
 use crate::format::blob::{self, Compression};
+use crate::http::{Delays, Lifecycle, backup, reader};
 use crate::store::layout::Layout;
 use crate::store::{CheckSwitches, Datastore, DatastoreConfig, SyncLevel};
 use crate::task;
