@@ -63,7 +63,7 @@ async fn everything_is_listed_as_it_was() {
 
     let namespaces = rest(&daemon, "GET", &format!("{base}/namespace"), b"").await.data();
     let names: BTreeSet<&str> = namespaces.as_array().unwrap().iter().map(|n| n["ns"].as_str().unwrap()).collect();
-    let wanted: BTreeSet<&str> = expected["namespaces"].as_array().unwrap().iter().map(|n| ns_of(n)).collect();
+    let wanted: BTreeSet<&str> = expected["namespaces"].as_array().unwrap().iter().map(ns_of).collect();
     assert_eq!(names, wanted);
 
     for (ns, groups) in by_namespace(&expected["groups"]) {

@@ -247,7 +247,7 @@ async fn appends_with_wrong_bodies() {
         format!("{{\"wid\":1,\"digest-list\":[\"{d}\"],\"offset-list\":[18446744073709551615]}}"),
         format!("{{\"wid\":1,\"digest-list\":[\"{d}\"],\"offset-list\":[99999999999999999999999]}}"),
         format!("{{\"wid\":1,\"digest-list\":\"{d}\",\"offset-list\":0}}"),
-        format!("{{\"wid\":1,\"digest-list\":[null],\"offset-list\":[0]}}"),
+        "{\"wid\":1,\"digest-list\":[null],\"offset-list\":[0]}".into(),
         format!("{{\"wid\":[1],\"digest-list\":[\"{d}\"],\"offset-list\":[0]}}"),
         format!("{{\"wid\":1,\"digest-list\":[\"{ZEROS}\"],\"offset-list\":[0]}}"),
         format!("{{\"wid\":1,\"wid\":2,\"digest-list\":[\"{d}\"],\"offset-list\":[0]}}"),

@@ -77,7 +77,7 @@ impl Script {
 }
 
 enum Line {
-    H1(Conn),
+    H1(Box<Conn>),
     H2(Session),
 }
 
@@ -165,7 +165,7 @@ impl Player<'_> {
 
     async fn send_h1(&mut self, request: &Recorded) -> io::Result<Option<Sent>> {
         let mut conn = match self.lines.remove(&request.conn) {
-            Some(Line::H1(conn)) => conn,
+            Some(Line::H1(conn)) => *conn,
             Some(line) => {
                 self.lines.insert(request.conn, line);
                 return Err(io::Error::other("the connection was upgraded"));
@@ -278,7 +278,7 @@ impl Player<'_> {
                 Err(e) => self.faults.push(format!("{}: no HTTP/2: {e}", show(request))),
             }
         } else {
-            self.lines.insert(request.conn, Line::H1(conn));
+            self.lines.insert(request.conn, Line::H1(Box::new(conn)));
         }
     }
 
