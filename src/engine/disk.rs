@@ -438,6 +438,11 @@ impl DiskFile {
         try_flock(&self.file, mode)
     }
 
+    /// Gives up a `flock(2)` at once, see [`release_flock`].
+    pub fn release_flock(&self) -> io::Result<()> {
+        release_flock(&self.file)
+    }
+
     /// Changes this process's record lock on the whole file, without waiting; `WouldBlock` or `PermissionDenied` when
     /// another process holds it. Mind the trap of record locks: closing ANY descriptor of the file drops it (spec 01 §4.1).
     pub fn try_record_lock(&self, lock: RecordLock) -> io::Result<()> {
@@ -458,4 +463,11 @@ pub fn try_flock(fd: impl AsFd, mode: LockMode) -> io::Result<()> {
         LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
     Ok(rustix::fs::flock(fd, operation)?)
+}
+
+/// Gives up a `flock(2)` at once. Closing the descriptor does so too, but only when a child process that is just being started does not
+/// have a copy of it.
+pub fn release_flock(fd: impl AsFd) -> io::Result<()> {
+    note_disk_work("flock");
+    Ok(rustix::fs::flock(fd, FlockOperation::Unlock)?)
 }

@@ -31,7 +31,9 @@ mod uring;
 mod work_queue;
 
 pub use counters::EngineCounters;
-pub use disk::{DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, try_flock};
+pub use disk::{
+    DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, release_flock, try_flock,
+};
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};
 pub use pool::ComputePool;

@@ -15,13 +15,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::explain::failed;
-use crate::engine::{Disk, LockMode, try_flock};
+use crate::engine::{Disk, LockMode, release_flock, try_flock};
 use crate::error::Error;
 
 /// A locked directory; unlocked when dropped, which closes a descriptor and so belongs on a pool thread.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 /// Why a directory was not locked.
@@ -49,7 +49,14 @@ impl DirLock {
         if (locked.dev, locked.ino) != (named.dev, named.ino) {
             return Err(Refusal::Absent);
         }
-        Ok(Self { _fd: fd })
+        Ok(Self { fd })
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = release_flock(&self.fd);
     }
 }
 

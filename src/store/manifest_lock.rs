@@ -40,7 +40,14 @@ pub(super) struct ManifestLocks {
 #[derive(Debug)]
 pub(super) struct ManifestLock {
     _claim: Claim<PathBuf>,
-    _file: DiskFile,
+    file: DiskFile,
+}
+
+impl Drop for ManifestLock {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.file.release_flock();
+    }
 }
 
 impl ManifestLocks {
@@ -68,7 +75,7 @@ impl ManifestLocks {
                 None => try_itself(disk, &manifest),
             });
             match tried.await?? {
-                Some(file) => return Ok(ManifestLock { _claim: claim, _file: file }),
+                Some(file) => return Ok(ManifestLock { _claim: claim, file }),
                 None if Instant::now() >= deadline => return Err(busy()),
                 None => tokio::time::sleep(RETRY_PAUSE).await,
             }
