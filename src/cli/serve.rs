@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 use crate::daemon;
+use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 
 /// Run the backup server; an empty data directory is set up first
@@ -31,7 +32,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("runtime").build();
     let runtime = runtime.io_context(|| "start the runtime")?;
     let options = daemon::Options { data_dir: args.data_dir, listen: args.listen, config: args.config };
-    runtime.block_on(daemon::run(options))?;
+    let engines = runtime.block_on(daemon::run(options))?;
+    // Tasks that were cut off hold the last handles of datastores. What these give away to be removed is done before the engines end.
+    drop(runtime);
+    engines.iter().for_each(Engine::shutdown);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -31,7 +31,9 @@ pub struct Options {
 }
 
 /// Runs a daemon until SIGTERM or SIGINT. Ready once it has said so on standard output and to systemd.
-pub async fn run(options: Options) -> Result<()> {
+///
+/// The engines come back to be shut down when the runtime has ended, and with it whatever still holds a datastore.
+pub async fn run(options: Options) -> Result<Vec<Engine>> {
     // Asked for first, so that no signal ends a half-made first start the hard way.
     let mut terminate = signal(SignalKind::terminate()).io_context(|| "listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).io_context(|| "listen for SIGINT")?;
@@ -45,8 +47,8 @@ pub async fn run(options: Options) -> Result<()> {
         tokio::pin!(starting);
         let (running, engines) = tokio::select! {
             started = &mut starting => started?,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(Vec::new()),
+            _ = interrupt.recv() => return Ok(Vec::new()),
         };
         let following = tokio::spawn(users_file::follow(running.app.clone(), dir.clone()));
         announce(&running)?;
@@ -76,8 +78,7 @@ pub async fn run(options: Options) -> Result<()> {
         engines
     };
     tracing::info!("stopped");
-    drop(engines);
-    Ok(())
+    Ok(engines)
 }
 
 async fn second_signal(terminate: &mut tokio::signal::unix::Signal, interrupt: &mut tokio::signal::unix::Signal) {

@@ -9,15 +9,33 @@ use super::wire::Reply;
 
 /// Values that differ from run to run: their kind must agree, not their content.
 const VOLATILE: [&str; 14] = [
-    "upid", "ticket", "CSRFPreventionToken", "total", "used", "avail", "repoid", "starttime", "endtime", "pid", "pstart",
-    "compressed_size", "csum-of-blob", "timestamp",
+    "upid",
+    "ticket",
+    "CSRFPreventionToken",
+    "total",
+    "used",
+    "avail",
+    "repoid",
+    "starttime",
+    "endtime",
+    "pid",
+    "pstart",
+    "compressed_size",
+    "csum-of-blob",
+    "timestamp",
 ];
 
 /// What is not as recorded, one sentence each.
 pub fn answers(request: &Recorded, want: &Answer, got: &Reply, daemon: &Daemon) -> Vec<String> {
     let mut found = Vec::new();
     if want.status != got.status {
-        found.push(format!("status {} instead of {}: {:?} instead of {:?}", got.status, want.status, got.text(), text_of(&want.body)));
+        found.push(format!(
+            "status {} instead of {}: {:?} instead of {:?}",
+            got.status,
+            want.status,
+            got.text(),
+            text_of(&want.body)
+        ));
         return found;
     }
     for name in ["content-type", "location", "upgrade"] {
@@ -49,7 +67,8 @@ fn bodies(request: &Recorded, want: &Answer, got: &Reply, daemon: &Daemon) -> Op
         }
         (Ok(_), Err(_)) => Some(format!("no JSON: {:?}", got.text())),
         _ => {
-            let (recorded, ours) = (normalise(&String::from_utf8_lossy(&wanted), daemon), normalise(&got.text(), daemon));
+            let (recorded, ours) =
+                (normalise(&String::from_utf8_lossy(&wanted), daemon), normalise(&got.text(), daemon));
             (recorded != ours).then(|| format!("text {ours:?} instead of {recorded:?}"))
         }
     }
@@ -65,7 +84,8 @@ fn downloads(target: &str, wanted: &[u8], got: &[u8]) -> Option<String> {
             bytes.iter_mut().skip(8).take(24).for_each(|b| *b = 0);
             bytes
         };
-        return (blank(wanted) != blank(got)).then(|| format!("another index: {} bytes instead of {}", got.len(), wanted.len()));
+        return (blank(wanted) != blank(got))
+            .then(|| format!("another index: {} bytes instead of {}", got.len(), wanted.len()));
     }
     if name == "index.json.blob" {
         let manifest = |blob: &[u8]| {
@@ -76,6 +96,19 @@ fn downloads(target: &str, wanted: &[u8], got: &[u8]) -> Option<String> {
         return (wanted != got).then(|| format!("manifest {got} instead of {wanted}"));
     }
     (wanted != got).then(|| format!("other bytes: {} of {}", got.len(), wanted.len()))
+}
+
+/// Sorts what has no order, and keeps every value.
+pub fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, sorted(v))).collect()),
+        Value::Array(list) => {
+            let mut list: Vec<Value> = list.into_iter().map(sorted).collect();
+            list.sort_by_key(ToString::to_string);
+            Value::Array(list)
+        }
+        other => other,
+    }
 }
 
 /// Blanks volatile values and sorts what has no order.

@@ -6,18 +6,21 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Where the recordings lie: `RINGVAULT_GOLDEN`, else `tests/golden`, else `../shared/golden` beside the package.
+/// Where the recordings lie: `RINGVAULT_GOLDEN`, else `../shared/golden` beside the package.
 pub fn dir() -> PathBuf {
-    if let Some(named) = std::env::var_os("RINGVAULT_GOLDEN") {
-        return named.into();
+    match std::env::var_os("RINGVAULT_GOLDEN") {
+        Some(named) => named.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
     }
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let places = [package.join("tests/golden"), package.join("../shared/golden")];
-    places.iter().find(|p| p.join("expected.json").is_file()).cloned().unwrap_or_else(|| {
-        panic!(
-            "the recordings are neither in tests/golden nor in ../shared/golden; name their place in RINGVAULT_GOLDEN"
-        )
-    })
+}
+
+/// Whether a story has to be left out because the recordings are not there; says so.
+pub fn is_absent() -> bool {
+    let absent = !dir().join("expected.json").is_file();
+    if absent {
+        println!("skipped: no golden data in {}; RINGVAULT_GOLDEN may name another place", dir().display());
+    }
+    absent
 }
 
 /// `expected.json`: the full description of the recorded datastore.
@@ -65,6 +68,7 @@ pub fn unpack_datastore(base: &Path) {
 pub fn apply(base: &Path, operations: &Value) {
     for op in operations.as_array().expect("operations are a list") {
         let path = base.join(op["path"].as_str().expect("path"));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
         match op["op"].as_str().expect("op") {
             "delete" => std::fs::remove_file(&path).expect("delete"),
             "mkdir" => std::fs::create_dir_all(&path).expect("mkdir"),

@@ -28,9 +28,9 @@ impl LoopFs {
         &self.mount
     }
 
-    /// Remounts it read-only or writable.
-    pub fn set_read_only(&self, read_only: bool) -> io::Result<()> {
-        run(Command::new("mount").args(["-o", if read_only { "remount,ro" } else { "remount,rw" }]).arg(&self.mount))
+    /// Does what ext4 does when it meets an error: from now on nothing can be written.
+    pub fn abort(&self) -> io::Result<()> {
+        run(Command::new("mount").args(["-o", "remount,abort"]).arg(&self.mount))
     }
 }
 

@@ -1,7 +1,12 @@
 //! What the stories stand on: a daemon of their own, a client that can misbehave, file systems that fail on purpose.
 
+pub mod compare;
+pub mod daemon;
 pub mod golden;
 pub mod loopfs;
+pub mod replay;
 pub mod slowfs;
 pub mod trace;
+pub mod upload;
+pub mod users;
 pub mod wire;

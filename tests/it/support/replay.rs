@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::compare;
 use super::daemon::{Daemon, Secrets};
-use super::trace::{Body, Proto, Recorded, Trace};
+use super::trace::{Answer, Body, Proto, Recorded, Trace};
 use super::wire::{Conn, OpenStream, Reply, Session};
 
 /// Where we answer otherwise than the recorded server, on purpose.
@@ -44,8 +44,6 @@ pub struct Script {
     pub steps: Vec<(u64, Step)>,
     /// Connections that stay open after their last request until a [`Step::Close`] or the end.
     pub keep: Vec<u64>,
-    /// Requests that are not sent, with the reason.
-    pub skip: Vec<(u64, &'static str)>,
 }
 
 impl Script {
@@ -66,10 +64,7 @@ impl Script {
     /// Removes a chunk file before a request.
     #[must_use]
     pub fn removes(self, seq: u64, digest: &'static str) -> Self {
-        self.before(seq, move |daemon| {
-            let path = daemon.store().join(super::upload::chunk_path(digest));
-            std::fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        })
+        self.before(seq, move |daemon| daemon.remove_chunk(digest))
     }
 
     /// Keeps a connection open until before the request `until`.
@@ -79,17 +74,10 @@ impl Script {
         self.steps.push((until, Step::Close(conn)));
         self
     }
-
-    /// Leaves a request out.
-    #[must_use]
-    pub fn skips(mut self, seq: u64, why: &'static str) -> Self {
-        self.skip.push((seq, why));
-        self
-    }
 }
 
 enum Line {
-    H1(Conn),
+    H1(Box<Conn>),
     H2(Session),
 }
 
@@ -107,6 +95,8 @@ struct Player<'a> {
     pending: Vec<(u64, Sent)>,
     unanswered: Vec<(u64, OpenStream)>,
     seen_differences: BTreeSet<u64>,
+    /// Connection and recorded writer id → our writer id: of two indexes created at the same time, either may be the first.
+    writers: BTreeMap<(u64, u64), u64>,
     faults: Vec<String>,
 }
 
@@ -123,14 +113,12 @@ pub async fn play(daemon: &Daemon, name: &str, script: &Script) {
         pending: Vec::new(),
         unanswered: Vec::new(),
         seen_differences: BTreeSet::new(),
+        writers: BTreeMap::new(),
         faults: Vec::new(),
     };
     for seq in order {
-        let skipped = script.skip.iter().any(|(s, _)| *s == seq);
         player.prepare(seq).await;
-        if !skipped {
-            player.send(seq).await;
-        }
+        player.send(seq).await;
     }
     player.collect(|_| true).await;
     player.close_idle(u64::MAX).await;
@@ -177,7 +165,7 @@ impl Player<'_> {
 
     async fn send_h1(&mut self, request: &Recorded) -> io::Result<Option<Sent>> {
         let mut conn = match self.lines.remove(&request.conn) {
-            Some(Line::H1(conn)) => conn,
+            Some(Line::H1(conn)) => *conn,
             Some(line) => {
                 self.lines.insert(request.conn, line);
                 return Err(io::Error::other("the connection was upgraded"));
@@ -209,16 +197,54 @@ impl Player<'_> {
             return Err(io::Error::other("there is no session"));
         };
         let headers: Vec<(&str, &str)> = request.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let body = fill_body(&request.body, &self.secrets);
+        let target = self.with_our_writer(request.conn, &request.target);
+        let body = self.body_with_our_writer(request.conn, fill_body(&request.body, &self.secrets));
         if request.answer.is_none() {
-            let mut stream = session.open(&request.method, &request.target, &headers, false).await?;
+            let mut stream = session.open(&request.method, &target, &headers, false).await?;
             let part = if body.is_empty() { Bytes::from(vec![0; 70_000]) } else { body };
             stream.send(part, false)?;
             self.unanswered.push((request.conn, stream));
             return Ok(None);
         }
-        let stream = session.start(&request.method, &request.target, &headers, body).await?;
+        let stream = session.start(&request.method, &target, &headers, body).await?;
         Ok(Some(Sent::H2(tokio::spawn(stream.answer()))))
+    }
+
+    /// The target with the writer id that we gave for the recorded one.
+    fn with_our_writer(&self, conn: u64, target: &str) -> String {
+        let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+        let pairs = query.split('&').map(|pair| match pair.strip_prefix("wid=").and_then(|n| n.parse().ok()) {
+            Some(wid) => format!("wid={}", self.writers.get(&(conn, wid)).unwrap_or(&wid)),
+            None => pair.to_owned(),
+        });
+        format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+    }
+
+    fn body_with_our_writer(&self, conn: u64, body: Bytes) -> Bytes {
+        let changed = self.writers.iter().any(|((c, recorded), ours)| *c == conn && recorded != ours);
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(mut value) if changed => match value["wid"].as_u64().and_then(|wid| self.writers.get(&(conn, wid))) {
+                Some(ours) => {
+                    value["wid"] = (*ours).into();
+                    value.to_string().into()
+                }
+                None => body,
+            },
+            _ => body,
+        }
+    }
+
+    /// Remembers which writer of ours stands for a recorded one; whether this was such an answer.
+    fn learn_writer(&mut self, request: &Recorded, want: &Value, got: &Value) -> bool {
+        let creates =
+            request.method == "POST" && request.target.split('?').next().is_some_and(|p| p.ends_with("_index"));
+        match (want["data"].as_u64(), got["data"].as_u64()) {
+            (Some(recorded), Some(ours)) if creates => {
+                self.writers.insert((request.conn, recorded), ours);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Takes in the answers to the requests that `which` names.
@@ -252,7 +278,7 @@ impl Player<'_> {
                 Err(e) => self.faults.push(format!("{}: no HTTP/2: {e}", show(request))),
             }
         } else {
-            self.lines.insert(request.conn, Line::H1(conn));
+            self.lines.insert(request.conn, Line::H1(Box::new(conn)));
         }
     }
 
@@ -261,7 +287,11 @@ impl Player<'_> {
             self.secrets.learn(&value["data"]);
         }
         let Some(want) = &request.answer else { return };
-        let found = if is_not_yet(&request.method, &request.target) && want.status != 401 {
+        let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        if self.learn_writer(request, &parsed(&want.body.bytes()), &parsed(&reply.body)) {
+            return;
+        }
+        let found = if is_not_yet(&request.method, &request.target) && !is_slow(request) {
             // The next issue brings it. Until then nothing must answer there, so that this list is not forgotten.
             let absent = reply.status == 404 && reply.text().contains("not found.");
             if absent { Vec::new() } else { vec![format!("it exists now ({}): take it off the list", reply.status)] }
@@ -274,7 +304,12 @@ impl Player<'_> {
                 self.seen_differences.insert(d.seq);
                 if reply.status != d.status || !reply.text().contains(d.part) {
                     let (status, text) = (reply.status, reply.text());
-                    self.faults.push(format!("{}: we chose {} {:?}, got {status} {text:?}", show(request), d.status, d.part));
+                    self.faults.push(format!(
+                        "{}: we chose {} {:?}, got {status} {text:?}",
+                        show(request),
+                        d.status,
+                        d.part
+                    ));
                 }
             }
             _ => self.faults.extend(found.into_iter().map(|f| format!("{}: {f}", show(request)))),
@@ -309,7 +344,9 @@ impl Player<'_> {
 
 /// Refused credentials are answered late on purpose; nothing that follows depends on them.
 fn is_slow(request: &Recorded) -> bool {
-    request.proto == Proto::H1 && request.answer.as_ref().is_some_and(|a| a.status == 401)
+    let text = |a: &Answer| String::from_utf8_lossy(&a.body.bytes()).into_owned();
+    let refused = |a: &Answer| a.status == 401 && !text(a).contains("permission to change owner");
+    request.proto == Proto::H1 && request.answer.as_ref().is_some_and(refused)
 }
 
 fn fill_body(body: &Body, secrets: &Secrets) -> Bytes {
@@ -326,8 +363,19 @@ pub fn is_not_yet(method: &str, target: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     let below_store = path.contains("/admin/datastore/");
     let store_calls = [
-        "notes", "protected", "group-notes", "prune", "prune-datastore", "gc", "verify", "change-owner", "download",
-        "download-decoded", "catalog", "pxar-file-download", "rrd",
+        "notes",
+        "protected",
+        "group-notes",
+        "prune",
+        "prune-datastore",
+        "gc",
+        "verify",
+        "change-owner",
+        "download",
+        "download-decoded",
+        "catalog",
+        "pxar-file-download",
+        "rrd",
     ];
     path.contains("/nodes/") && method != "OPTIONS"
         || below_store && store_calls.contains(&last)

@@ -155,11 +155,9 @@ impl SlowFs {
 
 impl Drop for SlowFs {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            if session.umount_and_join().is_err() {
-                // Somebody still has a file open: take the name away now, the rest follows when it is closed.
-                let _ = Command::new("umount").arg("--lazy").arg(&self.mount).status();
-            }
+        if self.session.take().is_some_and(|session| session.umount_and_join().is_err()) {
+            // Somebody still has a file open: take the name away now, the rest follows when it is closed.
+            let _ = Command::new("umount").arg("--lazy").arg(&self.mount).status();
         }
     }
 }

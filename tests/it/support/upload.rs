@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::daemon::Daemon;
 use super::wire::{Conn, OpenStream, Reply, Session, Upgraded};
+pub use super::wire::{Reply as Answer, Upgraded as Asked};
 
 /// Protocol name of a backup session.
 pub const BACKUP_PROTOCOL: &str = "proxmox-backup-protocol-v1";
@@ -158,7 +159,14 @@ impl Writer {
 
     /// The target that closes it.
     pub fn close_target(&self) -> String {
-        format!("/{}_close?wid={}&chunk-count={}&size={}&csum={}", self.kind, self.wid, self.count, self.size, self.csum())
+        format!(
+            "/{}_close?wid={}&chunk-count={}&size={}&csum={}",
+            self.kind,
+            self.wid,
+            self.count,
+            self.size,
+            self.csum()
+        )
     }
 }
 
@@ -206,6 +214,11 @@ impl Backup {
     /// Starts a session; panics if it is refused.
     pub async fn start(daemon: &Daemon, place: Place) -> Self {
         let session = ask_backup(daemon, &place, "").await.session();
+        Self::from_session(session, place)
+    }
+
+    /// Goes on with a session that was asked for by hand.
+    pub fn from_session(session: Session, place: Place) -> Self {
         Self { session, place, files: Vec::new() }
     }
 

@@ -172,9 +172,9 @@ impl Conn {
         let _ = tokio::time::timeout(Duration::from_secs(5), drain).await;
     }
 
-    /// The handle that cuts it.
-    pub fn cutter(&self) -> &Cutter {
-        &self.cutter
+    /// Says that nothing more will be sent.
+    pub async fn end_sending(&mut self) -> io::Result<()> {
+        patiently(self.tls.shutdown()).await
     }
 
     /// Sends bytes as they are.
@@ -431,16 +431,6 @@ impl Session {
         self.cutter.reset_when_closed();
         self.driver.abort();
     }
-
-    /// The handle that cuts it.
-    pub fn cutter(&self) -> &Cutter {
-        &self.cutter
-    }
-
-    /// Whether the peer or the network has ended the connection.
-    pub fn is_over(&self) -> bool {
-        self.driver.is_finished()
-    }
 }
 
 impl OpenStream {
@@ -452,11 +442,6 @@ impl OpenStream {
     /// Resets the stream.
     pub fn reset(mut self) {
         self.body.send_reset(h2::Reason::CANCEL);
-    }
-
-    /// The head of the answer and its body as a stream.
-    pub async fn head(self) -> io::Result<http::Response<h2::RecvStream>> {
-        patiently(async { self.answer.await.map_err(io::Error::other) }).await
     }
 
     /// Waits for the whole answer.

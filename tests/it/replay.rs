@@ -1,0 +1,291 @@
+//! The recorded conversations, played against a daemon of ours: same statuses, headers, shapes and texts, and a list of
+//! what we do otherwise on purpose.
+//!
+//! Calls of a later issue (`replay::is_not_yet`) must be absent until then; what they changed is done by hand.
+
+use crate::support::daemon::{Daemon, Setup};
+use crate::support::golden;
+use crate::support::replay::{Script, play};
+use crate::support::upload::{self, Place};
+
+/// Why our answers differ, where more than one request has the same reason.
+mod why {
+    pub const HELD_BACK: &str = "the manifest appears at finish only (design §3)";
+    pub const NOT_USED: &str = "a chunk that the new backup does not use cannot fail it (03 §12 row 3)";
+    pub const COPIED: &str = "copied slots are checked without `previous` too (03 §12 row 5)";
+    pub const CLOSED_ONLY: &str = "finish checks the closed indexes, so open writers are told first";
+    pub const TOO_SHORT: &str = "shorter than a blob's header counts as missing (03 §12 row 11)";
+    pub const MANIFEST_CHECKED: &str = "a manifest that lists what was not stored cannot finish a backup (design §3)";
+    pub const LISTED: &str = "a directory lists the calls that there are";
+    pub const WORDS: &str = "other words for what neither specification names";
+    pub const ALL_OR_NOTHING: &str = "a refused append applies nothing (design §3)";
+}
+
+/// The recorded store was checked at append and finish only; the preflight would find the holes before.
+fn without_preflight() -> Setup {
+    Setup { checks: [true, true, false], ..Setup::default() }
+}
+
+fn remove_snapshot(daemon: &Daemon, place: &Place) {
+    std::fs::remove_dir_all(daemon.store().join(place.dir())).expect("remove a snapshot");
+}
+
+fn forget_encrypted_with_other_key(daemon: &Daemon) {
+    let place = Place { ns: String::new(), kind: "ct".into(), id: "200".into(), time: 1_717_604_618 };
+    remove_snapshot(daemon, &place);
+}
+
+/// What the recorded `prune` of trace 10 removed.
+fn prune_in_namespace(daemon: &Daemon) {
+    let place = Place { ns: "alpha/beta".into(), kind: "host".into(), id: "gold".into(), time: 1_717_597_418 };
+    remove_snapshot(daemon, &place);
+}
+
+/// A daemon in the state after trace 11, which all traces from 12 on begin with.
+async fn after_11(setup: Setup) -> Daemon {
+    let daemon = Daemon::with(setup);
+    for name in ["02-backup-pxar-first", "03-backup-pxar-second", "04-backup-img-first", "05-backup-img-second"] {
+        play(&daemon, name, &Script::default()).await;
+    }
+    play(&daemon, "06-backup-img-encrypted", &Script::default()).await;
+    forget_encrypted_with_other_key(&daemon);
+    play(&daemon, "10-backup-namespace", &namespace_script()).await;
+    play(&daemon, "11-upload-log", &log_script()).await;
+    daemon
+}
+
+fn log_script() -> Script {
+    Script::default().differs(10, 400, "No such file or directory (os error 2)", why::WORDS)
+}
+
+fn namespace_script() -> Script {
+    Script::default().before(39, prune_in_namespace)
+}
+
+#[tokio::test]
+async fn t01_version_login() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = Daemon::start();
+    play(&daemon, "01-version-login", &Script::default()).await;
+    play(&daemon, "01b-ticket-cache", &Script::default()).await;
+}
+
+#[tokio::test]
+async fn t02_to_11_backups_and_restores() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for name in ["02-backup-pxar-first", "03-backup-pxar-second", "04-backup-img-first", "05-backup-img-second"] {
+        play(&daemon, name, &Script::default()).await;
+    }
+    play(&daemon, "06-backup-img-encrypted", &Script::default()).await;
+    play(&daemon, "07-restore", &Script::default()).await;
+    play(&daemon, "08-management", &management_script()).await;
+    play(&daemon, "10-backup-namespace", &namespace_script()).await;
+    play(&daemon, "11-upload-log", &log_script()).await;
+}
+
+/// Notes, protection, owner changes and pruning are of a later issue: what they did is done by hand.
+fn management_script() -> Script {
+    let first = Place { time: 1_717_597_418, ..Place::host("gold", 0) };
+    let kept = Place { time: 1_717_597_418, ..Place::host("prune", 0) };
+    let marker = |place: &Place| format!("{}/.protected", place.dir());
+    let (first_marker, kept_marker) = (marker(&first), marker(&kept));
+    let put = |path: String, text: &'static str| {
+        move |daemon: &Daemon| std::fs::write(daemon.store().join(&path), text).unwrap()
+    };
+    let remove = |path: String| move |daemon: &Daemon| std::fs::remove_file(daemon.store().join(&path)).unwrap();
+    let note = move |daemon: &Daemon| {
+        let path = daemon.store().join(first.dir()).join("index.json.blob");
+        let mut manifest: serde_json::Value =
+            serde_json::from_slice(&upload::decode_blob(&std::fs::read(&path).unwrap())).unwrap();
+        manifest["unprotected"]["notes"] = "first line\nsecond line".into();
+        std::fs::write(&path, upload::encode_blob(manifest.to_string().as_bytes())).unwrap();
+    };
+    let pruned = |daemon: &Daemon| {
+        for time in [1_717_640_618, 1_717_727_018] {
+            remove_snapshot(daemon, &Place { time, ..Place::host("prune", 0) });
+        }
+    };
+    Script::default()
+        .before(15, note)
+        .before(19, put(first_marker.clone(), ""))
+        .before(22, remove(first_marker))
+        .before(40, put("host/gold/owner".into(), "tester@pbs\n"))
+        .before(43, put("host/gold/owner".into(), "tester@pbs!bench\n"))
+        .before(74, put(kept_marker.clone(), ""))
+        .before(77, pruned)
+        .before(80, remove(kept_marker))
+}
+
+#[tokio::test]
+async fn t12a_credentials() {
+    after_11_play("12a-wrong-secret", Script::default()).await;
+}
+
+#[tokio::test]
+async fn t12b_unknown_objects() {
+    let script = Script::default()
+        .differs(48, 400, "- 'backup-id': parameter is missing", "several faults are told in the order of their names")
+        .differs(53, 200, "\"disk-chunks\":0", "garbage collection is of a later issue")
+        .differs(55, 200, "{\"subdir\":\"reader\"}", why::LISTED)
+        .differs(56, 200, "{\"subdir\":\"upload-backup-log\"}", why::LISTED);
+    after_11_play("12b-unknown-objects", script).await;
+}
+
+#[tokio::test]
+async fn t12c_owner_mismatch() {
+    after_11_play("12c-owner-mismatch", Script::default()).await;
+}
+
+#[tokio::test]
+async fn t12e_backup_time_old() {
+    after_11_play("12e-backup-time-old", Script::default()).await;
+}
+
+#[tokio::test]
+async fn t12f_concurrent() {
+    after_11_play("12f-concurrent", Script::default().keeps(1, 10).keeps(4, 10)).await;
+}
+
+#[tokio::test]
+async fn t12g_abort() {
+    after_11_play("12g-abort", Script::default().differs(15, 200, "", why::HELD_BACK)).await;
+}
+
+#[tokio::test]
+async fn t12h_bad_upload() {
+    let script =
+        Script::default().differs(13, 400, "is already being written", "two writers would write into one file");
+    after_11_play("12h-bad-upload", script).await;
+}
+
+#[tokio::test]
+async fn t12i_bad_append() {
+    let script = Script::default()
+        .differs(32, 200, "", "a body may have 512 KiB, as in releases from 3.4 on (spec 03 §6.5)")
+        .differs(11, 200, "", why::ALL_OR_NOTHING)
+        .differs(12, 400, "got strange chunk offset (4194304 != 8388608)", why::ALL_OR_NOTHING);
+    after_11_play("12i-bad-append", script).await;
+}
+
+#[tokio::test]
+async fn t12j_bad_close_finish() {
+    let script = Script::default()
+        .differs(58, 400, "", why::MANIFEST_CHECKED)
+        .differs(59, 400, "", why::MANIFEST_CHECKED)
+        .differs(62, 200, "", why::MANIFEST_CHECKED)
+        .differs(63, 200, "[]", why::MANIFEST_CHECKED)
+        .differs(64, 400, "", why::MANIFEST_CHECKED)
+        .differs(65, 400, "", why::MANIFEST_CHECKED);
+    after_11_play("12j-bad-close-finish", script).await;
+}
+
+#[tokio::test]
+async fn t12k_upgrade_errors() {
+    let script =
+        Script::default().differs(8, 101, "", "newer clients send no-cache: accepted and ignored (spec 03 §2)");
+    after_11_play("12k-upgrade-errors", script).await;
+}
+
+#[tokio::test]
+async fn t12l_reader_errors() {
+    let digest = "ce48a9286dab999f736137f3343e9e0c686a1937cac4c8b30ad7312f074f83b2";
+    after_11_play("12l-reader-errors", Script::default().keeps(1, 19).removes(23, digest)).await;
+}
+
+async fn after_11_play(name: &str, script: Script) {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = after_11(Setup { is_checked: false, ..Setup::default() }).await;
+    play(&daemon, name, &script).await;
+}
+
+#[tokio::test]
+async fn t13_missing_known_chunk_append() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = after_11(without_preflight()).await;
+    let script = Script::default()
+        .removes(14, "bb320e37e7d71f55d2dbb2f4074581ed106eb0fcfe3291672701bd1c0b120812")
+        .removes(87, "66d945d5d2f1de439f2d9ce4c56838dd75e56a353192781fbe55d4bb8fa607a0");
+    play(&daemon, "13-missing-known-chunk-append", &script).await;
+}
+
+#[tokio::test]
+async fn t14_chunk_vanishes_before_finish() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = after_11(without_preflight()).await;
+    let script = Script::default()
+        .removes(20, "5b1d22b1802d6da22b76a185f1d723a5d06ca23a09602c141f297d7eac4d8e7c")
+        .removes(52, "4f6bad57bf1767f7669d412ba60eb70d7490a2b49a8f33c099447fbe47d5be2b");
+    play(&daemon, "14-chunk-vanishes-before-finish", &script).await;
+}
+
+#[tokio::test]
+async fn t14c_vanish_by_hand() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = Daemon::with(without_preflight());
+    let cut = |digest: &'static str, len: u64| {
+        move |daemon: &Daemon| {
+            let path = daemon.store().join(upload::chunk_path(digest));
+            std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+        }
+    };
+    let script = Script::default()
+        // A
+        .removes(14, "74b739ca5771baea1f72968a231c285903a0d0981b2ecc1e7a90b436af2ed2e1")
+        .differs(21, 200, "", why::NOT_USED)
+        .differs(22, 200, "", why::NOT_USED)
+        // B
+        .removes(37, "b8d68b8afad740c7ab44119b0d95c3f96ca53072048a3f7d77d31e8debace1f6")
+        // C
+        .removes(55, "f7b31acecd9e205b501a6929fbb6502e01fe01a9245f82fa6a2f71ac95b7f629")
+        .differs(58, 400, "stat registered chunks failed - stat failed on f7b31ace", why::COPIED)
+        .differs(59, 200, "\"state\":\"failed\"", why::COPIED)
+        // D
+        .removes(74, "c8cff9842a7ed29a8e6b9963700c1a1f5cc4c3948aca6be92b5092862df707fe")
+        .differs(77, 400, "found open index writer - unable to finish backup", why::CLOSED_ONLY)
+        // F
+        .before(99, cut("4a2e4890a2e11a2337a3969b46a1aa36d88931dde611760befdfa0160260ae73", 0))
+        .before(99, cut("53b5b62d4e66150e62aa497deac3a43665c7c5182c9cada78d98451de0a35378", 10))
+        .differs(100, 400, "known chunk stat failed on 4a2e4890", why::TOO_SHORT)
+        .differs(101, 400, "unexpected chunk count", why::TOO_SHORT)
+        .differs(103, 400, "", why::TOO_SHORT)
+        .differs(104, 200, "\"state\":\"failed\"", why::TOO_SHORT)
+        // H
+        .removes(110, "2b8f0523b2bf79ddb16bad8690cb3eeca06d28c5d16021371ce8a64abe8aea77")
+        .differs(111, 400, "found open index writer - unable to finish backup", why::CLOSED_ONLY);
+    daemon.expect(&["--allow", "chunk:.chunks/4a2e/*", "--allow", "chunk:.chunks/53b5/*"]);
+    play(&daemon, "14c-vanish-handmade", &script).await;
+}
+
+#[tokio::test]
+async fn t15_reuse_csum() {
+    after_11_play("15-reuse-csum", Script::default()).await;
+}
+
+#[tokio::test]
+async fn t16_chunk_insert() {
+    after_11_play("16-chunk-insert", Script::default()).await;
+}
+
+/// The server without the checks loses data silently; ours with all checks off does as it did.
+#[tokio::test]
+async fn t17_without_checks() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = after_11(Setup { checks: [false; 3], ..Setup::default() }).await;
+    let script = Script::default().removes(14, "23bf32552a52546b2a053a7088b398b86cf53c55c0b1fd7d99c740c27988d486");
+    play(&daemon, "17-missing-known-chunk-unpatched", &script).await;
+}
