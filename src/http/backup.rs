@@ -22,7 +22,7 @@ use super::known_chunks::KnownChunks;
 use super::params::Received;
 use super::reply::{self, Response};
 use super::session::params::{Carrier, NoAction, backup_action, carrier};
-use super::session::{BodyBudget, Ended, Ending, Handler, answer, discard, drain, not_found};
+use super::session::{BodyBudget, Ended, Ending, Handler, answer, not_found};
 use crate::engine::ComputePool;
 use crate::error::Result;
 use crate::http::{Lifecycle, SessionGuard};
@@ -70,8 +70,8 @@ struct Driver {
 #[derive(Debug)]
 enum OpenIndex {
     Fixed(FixedWriter),
-    /// Appends to one dynamic index follow each other, since each begins where the one before it ended. Who sends two at
-    /// a time gets them applied in the order of arrival; nobody else waits for this.
+    /// Appends to one dynamic index follow each other, since each begins where the one before it ended; an append that
+    /// comes while another is being checked waits for its turn, and nobody else does.
     Dynamic(DynamicWriter, Turn),
 }
 
@@ -125,7 +125,7 @@ impl Handler for Driver {
         let path = request.uri().path();
         let Some(endpoint) = BackupEndpoint::of(request.method().as_str(), path) else {
             let response = not_found(path);
-            drain(request.into_body()).await;
+            self.budget.drain(request.into_body()).await;
             return response;
         };
         answer(self.respond(endpoint, request).await)
@@ -155,7 +155,7 @@ impl Driver {
             (Ok(Step::Do(effect)), body) => Ok(self.carry_out(effect, body).await?),
             (Err(refused), body) => {
                 if let Some(body) = body {
-                    drain(body).await;
+                    self.budget.drain(body).await;
                 }
                 Err(refused)
             }
@@ -186,7 +186,7 @@ impl Driver {
             Effect::Finish(plan) => self.finish(plan).await?,
             Effect::Speedtest => {
                 if let Some(body) = body {
-                    discard(body).await;
+                    self.budget.discard(body).await;
                 }
                 Reply::Null
             }

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::{self, Body, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
-use super::session::{Ended, Ending, Handler, answer, drain, file_body, index_chunks, not_found};
+use super::session::{BodyBudget, Ended, Ending, Handler, answer, file_body, index_chunks, not_found};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::format::blob::BlobHeader;
@@ -61,6 +61,7 @@ struct Driver {
     compute: ComputePool,
     session: Arc<Mutex<ReaderSession>>,
     chunks: Arc<Semaphore>,
+    bodies: BodyBudget,
     ending: Ending,
 }
 
@@ -75,6 +76,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         compute,
         session: Arc::new(Mutex::new(ReaderSession::new())),
         chunks: Arc::new(Semaphore::new(CHUNKS_HELD_MAX)),
+        bodies: BodyBudget::default(),
         ending: Ending::default(),
     });
     let ended = match stream {
@@ -83,7 +85,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     };
     let result = match ended {
         Ended::Connection(Ok(())) => Ok(()),
-        Ended::Connection(Err(e)) => Err(format!("connection error: {}", super::session::chain(&e))),
+        Ended::Connection(Err(e)) => Err(super::session::chain(&e)),
         Ended::Aborted => Err("task aborted".to_owned()),
         Ended::Closing => Err("the server is shutting down".to_owned()),
     };
@@ -101,7 +103,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
 impl Handler for Driver {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
-        drain(body).await;
+        self.bodies.drain(body).await;
         let Some(endpoint) = ReaderEndpoint::of(head.method.as_str(), head.uri.path()) else {
             return not_found(head.uri.path());
         };

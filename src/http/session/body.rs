@@ -26,9 +26,9 @@ const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// See [`RESERVE_BYTES_MAX`]. Long against the time that a busy disk needs to free a body.
 const STALL: Duration = Duration::from_secs(1);
 
-/// How long a body may stand still. Whole chunks are ready when a client begins to send one, and a dead peer is noticed
-/// by the connection's own pings long before: this ends bodies that never will.
-const BODY_IDLE_MAX: Duration = Duration::from_secs(300);
+/// How long all bodies together may stand still. A body by itself may wait longer: on a slow line those of 65 uploads before
+/// it come first. A frame of 4 MiB in this time is 60 kbit/s. Ends bodies that never will, of a client that is alive.
+const BODIES_IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Bodies with JSON or form parameters at a time, of at most 512 KiB each. Apart from the others: an append shall not wait
 /// behind the chunks of later ones.
@@ -92,11 +92,64 @@ impl BodyBudget {
     /// Reads a body that is announced to be `announced` long, at most [`BLOB_ENCODED_BYTES_MAX`], once there is room for it.
     pub async fn read(&self, body: Incoming, announced: u64) -> Result<HeldBody<'_>, BodyFault> {
         let permit = self.room_for(announced).await.map_err(BodyFault::Broken)?;
-        let bytes = read(body, announced, |count| {
-            self.received.fetch_add(count, Ordering::Relaxed);
-        })
-        .await?;
+        let bytes = self.read_whole(body, announced).await?;
         Ok(HeldBody { bytes, _permit: permit })
+    }
+
+    async fn read_whole(&self, mut body: Incoming, announced: u64) -> Result<BytesMut, BodyFault> {
+        let mut bytes = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+        let mut received = 0;
+        while let Some(data) = self.next(&mut body).await.map_err(BodyFault::Broken)? {
+            received += length(&data);
+            if received > announced {
+                self.drain(body).await;
+                return Err(BodyFault::Longer(received));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        if received < announced { Err(BodyFault::Shorter(received)) } else { Ok(bytes) }
+    }
+
+    async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>> {
+        loop {
+            let before = self.received.load(Ordering::Relaxed);
+            match tokio::time::timeout(BODIES_IDLE_MAX, body.frame()).await {
+                Err(_) if self.received.load(Ordering::Relaxed) != before => {}
+                Err(_) => {
+                    let seconds = BODIES_IDLE_MAX.as_secs();
+                    return Err(Error::invalid(format!("no more of the request body came for {seconds} s")));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(e))) => return Err(Error::closed("the request body ended early").with_source(e)),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.received.fetch_add(length(&data), Ordering::Relaxed);
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Throws away what is left of a body, as long as a chunk may be: so that a refused request is answered rather than reset,
+    /// and one that never ends is reset.
+    pub async fn drain(&self, body: Incoming) {
+        self.drain_at_most(body, BLOB_ENCODED_BYTES_MAX).await;
+    }
+
+    /// Reads a body and forgets it, however long it is: the speed test.
+    pub async fn discard(&self, body: Incoming) {
+        self.drain_at_most(body, u64::MAX).await;
+    }
+
+    async fn drain_at_most(&self, mut body: Incoming, bytes_max: u64) {
+        let mut left = bytes_max;
+        while let Ok(Some(data)) = self.next(&mut body).await {
+            match left.checked_sub(length(&data)) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
     }
 
     async fn room_for(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
@@ -126,9 +179,9 @@ impl BodyBudget {
         }
         let _permit = self.params.acquire().await.map_err(|_| Error::closed("the session has ended"))?;
         let mut bytes = BytesMut::new();
-        while let Some(data) = next(&mut body).await? {
+        while let Some(data) = self.next(&mut body).await? {
             if bytes.len() + data.len() > JSON_BYTES_MAX {
-                drain(body).await;
+                self.drain(body).await;
                 return Err(ParamErrors::Unreadable("Request body too large".to_owned()).into());
             }
             bytes.extend_from_slice(&data);
@@ -143,58 +196,8 @@ impl BodyBudget {
     }
 }
 
-/// Reads a body to its end.
-async fn read(mut body: Incoming, announced: u64, heard: impl Fn(u64)) -> Result<BytesMut, BodyFault> {
-    let mut bytes = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
-    let mut received = 0;
-    while let Some(data) = next(&mut body).await.map_err(BodyFault::Broken)? {
-        let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        received += count;
-        heard(count);
-        if received > announced {
-            drain(body).await;
-            return Err(BodyFault::Longer(received));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    if received < announced { Err(BodyFault::Shorter(received)) } else { Ok(bytes) }
-}
-
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>> {
-    loop {
-        let frame = tokio::time::timeout(BODY_IDLE_MAX, body.frame()).await;
-        let frame = frame.map_err(|_| Error::invalid("no more of the request body came for 300 s"))?;
-        match frame {
-            None => return Ok(None),
-            Some(Err(e)) => return Err(Error::closed("the request body ended early").with_source(e)),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// Throws away what is left of a body, as long as a chunk may be: so that a refused request is answered rather than reset, and
-/// one that never ends is reset.
-pub(in crate::http) async fn drain(body: Incoming) {
-    drain_at_most(body, BLOB_ENCODED_BYTES_MAX).await;
-}
-
-/// Reads a body and forgets it. No bound but the connection's: the speed test.
-pub(in crate::http) async fn discard(body: Incoming) {
-    drain_at_most(body, u64::MAX).await;
-}
-
-async fn drain_at_most(mut body: Incoming, bytes_max: u64) {
-    let mut left = bytes_max;
-    while let Ok(Some(data)) = next(&mut body).await {
-        match left.checked_sub(u64::try_from(data.len()).unwrap_or(u64::MAX)) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
+fn length(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -40,10 +40,13 @@ const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// Streams that the client reset before they were begun: what h2 keeps against rapid reset, said here.
 const RESET_STREAMS_MAX: usize = 64;
 
-/// A client that is silent for this long is asked whether it is there, and gone if it does not say so in time. Long sessions are
-/// silent while the client reads its disk; a peer that died would keep the group locked.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that is silent for this long is asked whether it is there. Long sessions are silent while the client reads its disk; a
+/// peer that died would keep the group locked.
+const PING_INTERVAL: Duration = Duration::from_secs(120);
+
+/// And is gone if it does not say so in this time. On a slow line its answer stands behind a frame of 4 MiB and as much in the
+/// sender's socket: 230 kbit/s get that through. The socket's own keepalive notices a dead host sooner.
+const PING_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Answers requests of one session.
 pub trait Handler: Send + Sync + 'static {
@@ -127,9 +130,11 @@ pub async fn serve<H: Handler>(
             .keep_alive_timeout(PING_TIMEOUT);
         let connection = server.serve_connection(stream, service);
         tokio::select! {
-            end = connection => Ended::Connection(end),
+            // A client that leaves because the task is stopped is not why it ended.
+            biased;
             () = task.aborted() => Ended::Aborted,
             () = lifecycle.closing() => Ended::Closing,
+            end = connection => Ended::Connection(end),
         }
     };
     ending.begin();

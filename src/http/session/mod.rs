@@ -15,7 +15,6 @@ mod stream;
 mod tests;
 
 pub use body::{BodyBudget, BodyFault, HeldBody};
-pub(in crate::http) use body::{discard, drain};
 pub use connection::{Ended, Ending, Handler, serve};
 pub(in crate::http) use connection::{answer, chain, not_found};
 pub use stream::{file_body, index_chunks};

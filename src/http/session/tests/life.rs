@@ -79,7 +79,10 @@ async fn a_client_that_vanishes_at_any_step_leaves_chunks_and_nothing_else() {
         let (upid, snapshot) = session.vanish().await;
         assert!(!world.snapshot_dir(&snapshot).exists(), "after {steps} steps");
         let log = world.log(&upid).await;
-        assert_eq!(log.last().unwrap(), "TASK ERROR: backup ended but finished flag is not set.", "{log:#?}");
+        // The pipe may also break before the server has said its first word.
+        let ends = ["backup ended but finished flag is not set.", "connection error: broken pipe"];
+        assert!(ends.map(|end| format!("TASK ERROR: {end}")).contains(log.last().unwrap()), "{log:#?}");
+        assert_eq!(log[log.len() - 2], "removing failed backup");
         assert_eq!(world.chunk_path(&chunks[0].0).exists(), steps > 1);
         if steps == 0 {
             continue;
@@ -95,7 +98,7 @@ async fn an_aborted_task_ends_its_session() {
     let session = world.backup("host/a", 0).await;
     session.client.ok("POST", &format!("/dynamic_index?archive-name={ARCHIVE}")).await;
     assert!(world.tasks.abort(&session.upid));
-    let (upid, snapshot) = session.vanish().await;
+    let (upid, snapshot) = session.over().await;
     assert!(!world.snapshot_dir(&snapshot).exists());
     let log = world.log(&upid).await;
     let end = [
@@ -113,7 +116,7 @@ async fn a_closing_daemon_ends_its_sessions() {
     let session = world.backup("host/a", 0).await;
     world.lifecycle.advance(crate::http::Phase::Closing);
     assert!(world.lifecycle.idle_within(TEST_MAX).await);
-    let (upid, snapshot) = session.vanish().await;
+    let (upid, snapshot) = session.over().await;
     assert!(!world.snapshot_dir(&snapshot).exists());
     assert_eq!(world.log(&upid).await.last().unwrap(), "TASK ERROR: the server is shutting down");
 }
@@ -200,7 +203,9 @@ async fn many_uploads_and_appends_at_a_time() {
     let session = world.backup("host/a", 0).await;
     let client = &session.client;
     client.ok("POST", &format!("/dynamic_index?archive-name={ARCHIVE}")).await;
-    client.ok("POST", "/fixed_index?archive-name=x.img.fidx&size=8388608").await;
+    // Slots of an image may be filled by requests at the same time.
+    let image: Vec<Vec<u8>> = (0..8).map(|n| vec![n; 4 << 20]).collect();
+    client.ok("POST", "/fixed_index?archive-name=x.img.fidx&size=33554432").await;
     // Twice each, as the QEMU library does it: a digest is known only when its upload is answered.
     let seeds: Vec<u64> = (0..60).chain(0..60).collect();
     let uploads: Vec<_> = seeds
@@ -219,27 +224,22 @@ async fn many_uploads_and_appends_at_a_time() {
         assert_eq!(upload.await.unwrap(), 200);
     }
     let (chunks, size, csum) = dynamic_index(&(0..60).collect::<Vec<u64>>());
-    // Sent without waiting: they are applied one after another, in the order of their arrival.
-    let appends: Vec<_> = chunks.chunks(10).map(|part| client.append("dynamic", 1, part)).collect();
-    for answer in futures_in_order(appends).await {
-        assert_eq!(answer, (200, r#"{"data":null}"#.to_owned()));
+    for part in chunks.chunks(10) {
+        assert_eq!(client.append("dynamic", 1, part).await, (200, r#"{"data":null}"#.to_owned()));
     }
+    let mut appends = Vec::new();
+    let mut digests = Vec::new();
+    for (n, plain) in (0..).zip(&image) {
+        let digest = client.chunk("fixed", 2, plain).await;
+        digests.push(digest);
+        let sender = client.sender.clone();
+        appends.push(tokio::spawn(async move { sender.append("fixed", 2, &[(digest, n << 22)]).await.0 }));
+    }
+    for append in appends {
+        assert_eq!(append.await.unwrap(), 200);
+    }
+    let image_csum = Digest::of(&digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>());
+    client.ok("POST", &format!("/fixed_close?chunk-count=8&csum={image_csum}&size=33554432&wid=2")).await;
     client.ok("POST", &format!("/dynamic_close?chunk-count=60&csum={csum}&size={size}&wid=1")).await;
     session.vanish().await;
-}
-
-/// Begins each before the one after it, then waits for all.
-async fn futures_in_order<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(|cx| {
-        for (future, done) in futures.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
-            if let std::task::Poll::Ready(output) = future.as_mut().poll(cx) {
-                *done = Some(output);
-            }
-        }
-        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }

@@ -159,9 +159,13 @@ struct Running {
 impl Running {
     /// The client goes away without a word; waits until the session has cleaned up.
     async fn vanish(self) -> (Upid, Snapshot) {
-        let Self { client, session, upid, snapshot } = self;
-        client.connection.abort();
-        drop(client);
+        self.client.connection.abort();
+        self.over().await
+    }
+
+    /// Waits until the session has ended, whoever ends it.
+    async fn over(self) -> (Upid, Snapshot) {
+        let Self { client: _client, session, upid, snapshot } = self;
         tokio::time::timeout(TEST_MAX, session).await.expect("the session ends").unwrap();
         (upid, snapshot)
     }
@@ -216,12 +220,7 @@ impl Client {
 
     /// Status and text of an append.
     async fn append(&self, kind: &str, wid: u64, chunks: &[(Digest, u64)]) -> (u16, String) {
-        let (digests, offsets): (Vec<Digest>, Vec<u64>) = chunks.iter().copied().unzip();
-        let body = json!({"wid": wid, "digest-list": digests, "offset-list": offsets}).to_string();
-        let target = format!("/{kind}_index");
-        let sent = self.sender.clone().call("PUT", &target, "application/json", body.as_bytes());
-        let (status, _, text) = sent.await.unwrap();
-        (status, String::from_utf8_lossy(&text).into_owned())
+        self.sender.clone().append(kind, wid, chunks).await
     }
 
     async fn blob(&self, name: &str, plain: &[u8]) -> (u64, Digest) {
@@ -247,6 +246,14 @@ impl Client {
 }
 
 impl Sender {
+    async fn append(self, kind: &str, wid: u64, chunks: &[(Digest, u64)]) -> (u16, String) {
+        let (digests, offsets): (Vec<Digest>, Vec<u64>) = chunks.iter().copied().unzip();
+        let body = json!({"wid": wid, "digest-list": digests, "offset-list": offsets}).to_string();
+        let target = format!("/{kind}_index");
+        let (status, _, text) = self.call("PUT", &target, "application/json", body.as_bytes()).await.unwrap();
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+
     async fn call(self, method: &str, target: &str, content_type: &str, body: &[u8]) -> Result<Answer, h2::Error> {
         let mut sender = self.0.ready().await?;
         let request = http::Request::builder()
