@@ -85,7 +85,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     };
     let result = match ended {
         Ended::Connection(Ok(())) => Ok(()),
-        Ended::Connection(Err(e)) => Err(format!("connection error: {}", super::session::chain(&e))),
+        Ended::Connection(Err(e)) => Err(super::session::chain(&e)),
         Ended::Aborted => Err("task aborted".to_owned()),
         Ended::Closing => Err("the server is shutting down".to_owned()),
     };

@@ -58,7 +58,7 @@ impl Driver {
         let fault = match ended {
             _ if self.benchmark => None,
             Ended::Connection(Ok(())) => Some("backup ended but finished flag is not set.".to_owned()),
-            Ended::Connection(Err(e)) => Some(format!("connection error: {}", chain(&e))),
+            Ended::Connection(Err(e)) => Some(chain(&e)),
             Ended::Aborted => Some("task aborted".to_owned()),
             Ended::Closing => Some("the server is shutting down".to_owned()),
         };
