@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::preflight::PREFLIGHT_BUDGET;
 use self::preflight::Verdict;
 use self::progress::{Progress, count, shown, told_regularly};
 use super::session::Ending;
@@ -51,6 +52,7 @@ pub struct KnownChunks {
     appends: AppendCounters,
     preflights: Mutex<HashMap<ArchiveName, watch::Receiver<Option<Verdict>>>>,
     running: Mutex<Vec<JoinHandle<()>>>,
+    budget: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +120,20 @@ impl KnownChunks {
             appends: AppendCounters::default(),
             preflights: Mutex::default(),
             running: Mutex::default(),
+            budget: PREFLIGHT_BUDGET,
         }
+    }
+
+    /// The right to write that the checks work for.
+    #[cfg(test)]
+    pub(super) fn lease(&self) -> &BackupLease {
+        &self.lease
+    }
+
+    /// The same with another budget than [`PREFLIGHT_BUDGET`].
+    #[cfg(test)]
+    pub(super) fn with_budget(self, budget: Duration) -> Self {
+        Self { budget, ..self }
     }
 
     /// Sees that the chunks of an append are there, all in one batch.

@@ -44,12 +44,12 @@ impl KnownChunks {
             return Ok(());
         }
         let mut verdict = self.preflight_of(archive, index);
-        let found = tokio::time::timeout(PREFLIGHT_BUDGET, verdict.wait_for(Option::is_some));
+        let found = tokio::time::timeout(self.budget, verdict.wait_for(Option::is_some));
         let found = match self.ending.unless(async { Ok(found.await) }).await? {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) => Some(Verdict::Failed("the sweep was cut off".to_owned())),
             Err(_) => {
-                let budget = PREFLIGHT_BUDGET.as_secs();
+                let budget = self.budget.as_secs();
                 self.task.log(format!("preflight of '{archive}': not through after {budget} s, goes on meanwhile"));
                 None
             }

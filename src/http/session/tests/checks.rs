@@ -1,7 +1,14 @@
 //! Known-chunk checks: spec 03 §12 with the outcomes of design §3.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::format::dynamic_index::DynamicEntry;
+use crate::http::known_chunks::KnownChunks;
+use crate::http::session::Ending;
+use crate::protocol::backup::{About, Session};
+use crate::sync::Mutex;
+use crate::task::Task;
 
 const NO_ENTRY: &str = "No such file or directory (os error 2)";
 
@@ -330,23 +337,25 @@ async fn row_4_a_chunk_that_vanishes_behind_a_copied_index_fails_finish() {
     gone_and_marked(&world, session, &base).await;
 }
 
+/// The checks of a session without its connection.
+async fn checks_of(world: &World, snapshot: Snapshot) -> (KnownChunks, Arc<Task>) {
+    let lease = world.store.begin_backup(&Namespace::root(), &snapshot, &auth(), false).await.unwrap();
+    let task = Arc::new(world.tasks.start("backup", None, &auth()).await.unwrap());
+    let about = About { snapshot, snapshot_path: String::new(), base_time: None };
+    let session = Arc::new(Mutex::new(Session::new(about)));
+    let (store, compute) = (world.store.clone(), world.compute.clone());
+    let known = KnownChunks::new(store, Arc::new(lease), task.clone(), compute, Ending::default(), session);
+    (known, task)
+}
+
 /// The index is larger than what is kept in memory: several passes see each chunk once, and find the one that is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finish_check_in_passes_sees_every_chunk_once() {
-    use std::sync::Arc;
-
-    use crate::http::known_chunks::KnownChunks;
-    use crate::http::session::Ending;
-    use crate::protocol::backup::{About, Session};
-    use crate::sync::Mutex;
-
     let world = World::new().await;
     let seeds: Vec<u64> = (0..200).collect();
     full_backup(&world, "host/a", 0, &seeds).await;
-    let snapshot = snapshot("host/b", 0);
-    let root = Namespace::root();
-    let lease = Arc::new(world.store.begin_backup(&root, &snapshot, &auth(), false).await.unwrap());
-    let task = Arc::new(world.tasks.start("backup", None, &auth()).await.unwrap());
+    let (known, _task) = checks_of(&world, snapshot("host/b", 0)).await;
+    let lease = known.lease();
     let writer = lease.create_dynamic(&ARCHIVE.parse().unwrap()).await.unwrap();
     let twice: Vec<u64> = seeds.iter().chain(&seeds).copied().collect();
     let (chunks, size, csum) = dynamic_index(&twice);
@@ -354,10 +363,6 @@ async fn a_finish_check_in_passes_sees_every_chunk_once() {
     let entries = chunks.iter().zip(ends).map(|((digest, _), end)| DynamicEntry { end, digest: *digest }).collect();
     writer.append(0, entries).await.unwrap();
     writer.close(400, csum).await.unwrap();
-    let about = About { snapshot, snapshot_path: String::new(), base_time: None };
-    let session = Arc::new(Mutex::new(Session::new(about)));
-    let (store, compute) = (world.store.clone(), world.compute.clone());
-    let known = KnownChunks::new(store, lease.clone(), task.clone(), compute, Ending::default(), session);
     let archives = [ARCHIVE.parse().unwrap()];
     let before = world.store.engine().counters().statx;
     known.sweep_indexes(&archives, 16).await.unwrap();
@@ -367,4 +372,26 @@ async fn a_finish_check_in_passes_sees_every_chunk_once() {
     let text = format!("stat registered chunks failed - stat failed on {digest} - {NO_ENTRY}");
     assert_eq!(error.to_string(), text);
     lease.abandon().await.unwrap();
+}
+
+/// A store too slow for the budget: the request is answered, the sweep goes on, and what it finds is marked and logged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_past_its_budget_goes_on_behind_the_session() {
+    let world = World::new().await;
+    let base = full_backup(&world, "host/a", 0, &[1, 2, 3]).await;
+    let digest = remove(&world, 2);
+    let (known, task) = checks_of(&world, snapshot("host/a", 1)).await;
+    let known = Arc::new(known.with_budget(Duration::ZERO));
+    let archive = ARCHIVE.parse().unwrap();
+    let index = known.lease().open_base_index(&archive).await.unwrap();
+    known.preflight(&archive, &index).await.unwrap();
+    known.end().await;
+    assert_eq!(world.verify_state(&base).await, Some(format!("failed {}", task.upid())));
+    let log = world.log(task.upid()).await;
+    for text in ["goes on meanwhile".to_owned(), format!("preflight check: chunk {digest} is missing - {NO_ENTRY}")] {
+        assert!(log.iter().any(|line| line.contains(&text)), "{text}: {log:#?}");
+    }
+    // Who asks again is told what was found.
+    assert!(known.preflight(&archive, &index).await.is_err());
+    known.lease().abandon().await.unwrap();
 }
