@@ -91,7 +91,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     };
     match Arc::into_inner(driver) {
         Some(Driver { task, lease, .. }) => {
-            drop(lease);
+            lease.release().await;
             task.log(if result.is_ok() { "reader finished successfully" } else { "reader failed" });
             task.end(result).await;
         }

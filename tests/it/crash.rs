@@ -93,7 +93,25 @@ fn walk(dir: &std::path::Path, found: &mut Vec<String>) {
     }
 }
 
-/// SIGTERM lets a running session finish; one that does not is cut off after the limit, and its snapshot removed.
+/// SIGTERM lets a running backup finish and accepts no new one.
+#[tokio::test]
+async fn a_graceful_end_waits_for_a_running_backup() {
+    let daemon = Daemon::start();
+    let place = Place::host("m", 0);
+    let mut backup = Backup::start(&daemon, place.clone()).await;
+    daemon.ask_to_end();
+    while !daemon.log().contains("shutting down") {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    backup.blob("a.conf.blob", b"text").await.expect(200, "");
+    backup.manifest().await.expect(200, "");
+    backup.finish().await.expect(200, "");
+    backup.session.close().await;
+    assert!(daemon.wait().success());
+    assert!(daemon.has(format!("{}/index.json.blob", place.dir())));
+}
+
+/// A session that does not end is cut off after the limit, and its snapshot removed.
 #[tokio::test]
 async fn a_graceful_end_removes_what_is_unfinished() {
     let daemon = Daemon::start();

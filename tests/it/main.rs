@@ -10,6 +10,7 @@ mod faults;
 mod first_backup;
 mod matrix;
 mod replay;
+mod sharing;
 mod support;
 mod tidy;
 mod tools;

@@ -6,7 +6,9 @@
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::golden;
 use crate::support::replay::{Script, play};
+use crate::support::trace::Trace;
 use crate::support::upload::{self, Place};
+use crate::support::wire::plain_call;
 
 /// Why our answers differ, where more than one request has the same reason.
 mod why {
@@ -288,4 +290,19 @@ async fn t17_without_checks() {
     let daemon = after_11(Setup { checks: [false; 3], ..Setup::default() }).await;
     let script = Script::default().removes(14, "23bf32552a52546b2a053a7088b398b86cf53c55c0b1fd7d99c740c27988d486");
     play(&daemon, "17-missing-known-chunk-unpatched", &script).await;
+}
+
+#[tokio::test]
+async fn t18_plain_http() {
+    if golden::is_absent() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for request in Trace::load("18-plain-http").requests {
+        let want = request.answer.expect("an answer");
+        let host = &request.headers["host"];
+        let got = plain_call(daemon.peer(), &request.method, &request.target, host).await.expect("an answer");
+        assert_eq!(got.status, want.status, "{} {}", request.method, request.target);
+        assert_eq!(got.header("location"), want.headers.get("location").map(String::as_str));
+    }
 }

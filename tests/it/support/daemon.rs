@@ -305,11 +305,22 @@ impl Daemon {
         }
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
-    pub fn terminate(&self) -> ExitStatus {
-        let mut child = self.child.lock().expect("the child").take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&child);
+    /// Asks it to end (SIGTERM).
+    pub fn ask_to_end(&self) {
+        let child = self.child.lock().expect("the child");
+        let pid = rustix::process::Pid::from_child(child.as_ref().expect("it runs"));
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn terminate(&self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&self) -> ExitStatus {
+        let mut child = self.child.lock().expect("the child").take().expect("it runs");
         let started = Instant::now();
         loop {
             if let Some(status) = child.try_wait().expect("its state") {

@@ -251,6 +251,17 @@ impl Conn {
     }
 }
 
+/// Sends one request without TLS and reads its answer.
+pub async fn plain_call(peer: &Peer, method: &str, target: &str, host: &str) -> io::Result<Reply> {
+    patiently(async {
+        let mut tcp = TcpStream::connect(peer.addr).await?;
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await?;
+        read_reply(&mut tcp, &mut BytesMut::new(), method == "HEAD").await
+    })
+    .await
+}
+
 /// Reads one HTTP/1.1 answer from any stream; `buffer` keeps what came behind it.
 pub async fn read_reply<S: AsyncRead + Unpin>(
     stream: &mut S,
