@@ -111,7 +111,8 @@ fn make_image(folder: &Path, image: &Path, size: u64) -> bool {
     }
 }
 
-/// Copies files below `from` into one flat directory until `left` bytes are used up.
+/// Copies files below `from` into one flat directory until `left` bytes are used up; not the smallest, which take the time and
+/// fill no image.
 fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
     let Ok(entries) = std::fs::read_dir(from) else { return };
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
@@ -121,7 +122,7 @@ fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
         if meta.is_dir() {
             copy_some(&path, into, left, count);
         } else if meta.is_file()
-            && meta.len() + 4096 < *left
+            && (16 * 1024..*left).contains(&(meta.len() + 4096))
             && std::fs::copy(&path, into.join(count.to_string())).is_ok()
         {
             *left -= meta.len() + 4096;

@@ -1,8 +1,11 @@
 //! Known-chunk checks: spec 03 §12 with the outcomes of design §3.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::engine::{Disk, Fault};
 use crate::format::dynamic_index::DynamicEntry;
 use crate::http::known_chunks::KnownChunks;
 use crate::http::session::Ending;
@@ -374,17 +377,35 @@ async fn a_finish_check_in_passes_sees_every_chunk_once() {
     lease.abandon().await.unwrap();
 }
 
+/// A disk that takes a tenth of a second for every read, once it has become slow.
+#[derive(Debug, Default)]
+struct SlowReads(AtomicBool);
+
+impl Fault for SlowReads {
+    fn before(&self, op: &'static str, _path: Option<&Path>) -> std::io::Result<()> {
+        if op == "pread" && self.0.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
 /// A store too slow for the budget: the request is answered, the sweep goes on, and what it finds is marked and logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_past_its_budget_goes_on_behind_the_session() {
-    let world = World::new().await;
+    let slow = Arc::new(SlowReads::default());
+    let disk = Disk::with_fault(slow.clone());
+    let world =
+        World::on(Engine::start_on("test", &EngineConfig::default(), disk).unwrap(), CheckSwitches::default()).await;
     let base = full_backup(&world, "host/a", 0, &[1, 2, 3]).await;
     let digest = remove(&world, 2);
     let (known, task) = checks_of(&world, snapshot("host/a", 1)).await;
     let known = Arc::new(known.with_budget(Duration::ZERO));
     let archive = ARCHIVE.parse().unwrap();
     let index = known.lease().open_base_index(&archive).await.unwrap();
+    slow.0.store(true, Ordering::Relaxed);
     known.preflight(&archive, &index).await.unwrap();
+    slow.0.store(false, Ordering::Relaxed);
     known.end().await;
     assert_eq!(world.verify_state(&base).await, Some(format!("failed {}", task.upid())));
     let log = world.log(task.upid()).await;

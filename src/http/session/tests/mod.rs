@@ -42,6 +42,10 @@ impl World {
     }
 
     async fn with_checks(checks: CheckSwitches) -> Self {
+        Self::on(Engine::start("test", &EngineConfig::default()).unwrap(), checks).await
+    }
+
+    async fn on(engine: Engine, checks: CheckSwitches) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("store");
@@ -54,7 +58,6 @@ impl World {
             checks,
             ..DatastoreConfig::new("store1".parse().unwrap(), base)
         };
-        let engine = Engine::start("test", &EngineConfig::default()).unwrap();
         let clock = Clock::manual(EpochSecs(T0));
         let store = Datastore::open(config, engine, clock.clone()).await.unwrap();
         let tasks = task::Registry::open(&dir.path().join("tasks"), clock).unwrap();
