@@ -30,6 +30,15 @@ fn back_up_three_times(size: u64) {
     }
     let conf = folder.path().join("machine.conf");
     std::fs::write(&conf, "cores: 2\nmemory: 2048\n").unwrap();
+    let log = folder.path().join("run.log");
+    std::fs::write(&log, "all is well\n").unwrap();
+    // Numbers by the million: long enough for several chunks, cut by content.
+    let stream = folder.path().join("numbers");
+    std::fs::write(
+        &stream,
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<u8>>(),
+    )
+    .unwrap();
 
     let daemon = FirstStart::new(&folder.path().join("ringvault-data"));
     let environment = folder.path().join("ringvault-data/connection.env");
@@ -41,7 +50,12 @@ fn back_up_three_times(size: u64) {
     assert!(text.starts_with("PBS_REPOSITORY='admin@pbs!default@127.0.0.1:"), "{text}");
     assert!(text.lines().next().unwrap().ends_with(":main'"), "{text}");
 
-    let archives = [format!("disk.img:{}", image.display()), format!("machine.conf:{}", conf.display())];
+    let archives = [
+        format!("disk.img:{}", image.display()),
+        format!("machine.conf:{}", conf.display()),
+        format!("run.log:{}", log.display()),
+        format!("numbers.stream:{}", stream.display()),
+    ];
     let backup = |time: &str| -> Value {
         let out = daemon
             .client()
@@ -69,7 +83,8 @@ fn back_up_three_times(size: u64) {
 
     for (time, source) in [("14:00:00Z", &kept), ("15:00:00Z", &kept), ("16:00:00Z", &image)] {
         let snapshot = format!("host/first/2024-06-05T{time}");
-        for (archive, source) in [("disk.img", source), ("machine.conf", &conf)] {
+        let files = [("disk.img", source), ("machine.conf", &conf), ("run.log", &log), ("numbers.stream", &stream)];
+        for (archive, source) in files {
             let target = folder.path().join("restored");
             let out = daemon.client().args(["restore", "--force", &snapshot, archive]).arg(&target).output().unwrap();
             assert!(out.status.success(), "{snapshot}: {}", String::from_utf8_lossy(&out.stderr));

@@ -14,3 +14,4 @@ mod sharing;
 mod support;
 mod tidy;
 mod tools;
+mod unit;

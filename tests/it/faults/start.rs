@@ -84,6 +84,7 @@ fn serve_with_a_broken_configuration() {
             assert!(said.contains(part), "{text:?}: {said}");
         }
     }
-    let said = refused_start(&["--config", folder.path().join("none.toml").to_str().unwrap()]);
+    let (data, none) = (folder.path().join("none"), folder.path().join("none.toml"));
+    let said = refused_start(&["--data-dir", data.to_str().unwrap(), "--config", none.to_str().unwrap()]);
     assert!(said.contains("none.toml"), "{said}");
 }

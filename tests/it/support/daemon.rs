@@ -441,9 +441,13 @@ pub struct FirstStart {
 impl FirstStart {
     /// Starts `ringvault serve --data-dir DATA --listen 127.0.0.1:0`.
     pub fn new(data: &Path) -> Self {
+        Self::under(Command::new(env!("CARGO_BIN_EXE_ringvault")), data)
+    }
+
+    /// The same with the daemon started by `command`, to which the daemon's arguments are added.
+    pub fn under(mut command: Command, data: &Path) -> Self {
         let parent = data.parent().expect("a folder");
         let log = std::fs::File::create(parent.join("stderr.log")).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringvault"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = spawn(command, Setup::default().without_ring);
