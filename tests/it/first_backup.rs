@@ -126,7 +126,7 @@ fn make_image(folder: &Path, image: &Path, size: u64) -> bool {
     }
 }
 
-/// Copies files below `from` into one flat directory until `left` bytes are used up; not the smallest, which take the time and
+/// Copies files below `from` until `left` bytes are used up; not the smallest, which take the time and
 /// fill no image.
 fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
     let Ok(entries) = std::fs::read_dir(from) else { return };
@@ -136,10 +136,7 @@ fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
         if meta.is_dir() {
             copy_some(&path, into, left, count);
-        } else if meta.is_file()
-            && (16 * 1024..*left).contains(&(meta.len() + 4096))
-            && std::fs::copy(&path, into.join(count.to_string())).is_ok()
-        {
+        } else if meta.is_file() && (16 * 1024..*left).contains(&(meta.len() + 4096)) && copy_one(&path, into, *count) {
             *left -= meta.len() + 4096;
             *count += 1;
         }
@@ -147,4 +144,11 @@ fn copy_some(from: &Path, into: &Path, left: &mut u64, count: &mut u64) {
             return;
         }
     }
+}
+
+/// Into directories of 500 files each: `mkfs.ext4 -d` takes long over large ones.
+fn copy_one(from: &Path, into: &Path, count: u64) -> bool {
+    let dir = into.join((count / 500).to_string());
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::copy(from, dir.join(count.to_string())).is_ok()
 }
