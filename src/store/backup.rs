@@ -159,7 +159,11 @@ impl BackupLease {
 
     /// Makes everything durable as the sync level says, then lets the manifest appear, then releases all locks. On an error
     /// nothing is finished and the lease stays as it was.
+    ///
+    /// The chunks were asked for relative to a directory that has been open since the start; so it is asked once more whether that is still
+    /// the one that a reader of this snapshot will find.
     pub async fn finish(&self, manifest_blob: Vec<u8>) -> Result<()> {
+        self.store().checker.confirm_place(&self.store().engine).await?;
         let share = self
             .write(move |disk, lease| {
                 if lease.is_writing() {

@@ -9,8 +9,8 @@ use crate::engine::Class;
 use crate::error::Kind;
 use crate::format::blob::{Compression, encode};
 use crate::format::dynamic_index::DynamicEntry;
-use crate::format::manifest::VerifyOutcome;
-use crate::types::Digest;
+use crate::format::manifest::{Manifest, VerifyOutcome};
+use crate::types::{Digest, MANIFEST_BLOB};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -292,7 +292,9 @@ async fn holes_are_found_told_apart_and_healed_by_the_next_upload() {
     }
     let error = insert(&store, 4).await.unwrap_err();
     let digest = chunk(4).0;
-    assert_eq!(error.to_string(), format!("got unexpected file type on store 'store1' for chunk {digest}"));
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("got unexpected file type on store 'store1' for chunk {digest} - ")), "{said}");
+    assert!(said.contains(&format!("remove {:?} by hand", path(4))), "{said}");
 }
 
 #[tokio::test]
@@ -322,6 +324,40 @@ async fn a_store_that_went_away_has_no_missing_chunks() {
     }
     let report = store.check_chunks(vec![chunk(9).0], Class::Interactive, Freshness::Cached).await.unwrap();
     assert_eq!(report.missing.len(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_does_not_finish_on_a_store_whose_chunks_were_moved_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = make_base(dir.path());
+    let store = open(&base).await;
+    let lease = store.begin_backup(&root(), &snapshot("vm/1", 0), &auth(), false).await.unwrap();
+    let (chunks, away) = (base.join(".chunks"), base.join(".chunks.away"));
+    std::process::Command::new("mv").arg(&chunks).arg(&away).status().unwrap();
+    std::fs::create_dir(&chunks).unwrap();
+    let manifest = Manifest::new(lease.snapshot()).to_blob();
+    let error = lease.finish(manifest.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("not at its place"), "{error}");
+    let path = base.join("vm/1").join(lease.snapshot().dir_name()).join(MANIFEST_BLOB);
+    assert!(!path.exists(), "no manifest before its chunks are where readers look");
+    std::fs::remove_dir(&chunks).unwrap();
+    std::process::Command::new("mv").arg(&away).arg(&chunks).status().unwrap();
+    lease.finish(manifest).await.unwrap();
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_snapshot_with_a_directory_for_a_manifest_can_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = make_base(dir.path());
+    let store = open(&base).await;
+    let lease = store.begin_backup(&root(), &snapshot("vm/1", 0), &auth(), false).await.unwrap();
+    lease.finish(Manifest::new(lease.snapshot()).to_blob()).await.unwrap();
+    let path = base.join("vm/1").join(lease.snapshot().dir_name());
+    std::fs::remove_file(path.join(MANIFEST_BLOB)).unwrap();
+    std::fs::create_dir(path.join(MANIFEST_BLOB)).unwrap();
+    store.remove_snapshot(&root(), &snapshot("vm/1", 0)).await.unwrap();
+    assert!(!path.exists());
 }
 
 #[tokio::test]

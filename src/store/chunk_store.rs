@@ -182,7 +182,11 @@ impl ChunkStore {
     fn refusal(&self, digest: &Digest, reason: Reason) -> Error {
         let store = &self.store;
         Error::invalid(match reason {
-            Reason::NotRegular => format!("got unexpected file type on store '{store}' for chunk {digest}"),
+            Reason::NotRegular => format!(
+                "got unexpected file type on store '{store}' for chunk {digest} - remove {:?} by hand, then the next \
+                 backup writes it anew",
+                self.layout.chunk(digest)
+            ),
             Reason::EncryptedOverPlain => format!(
                 "Overwriting unencrypted chunk '{digest}' on store '{store}' with encrypted chunk with same digest not \
                  allowed!"

@@ -46,7 +46,7 @@ pub(super) async fn remove_snapshot(
     let manifest = store.layout.manifest(ns, snapshot);
     // An unfinished snapshot has no manifest that anybody could change.
     let manifest_lock: Option<ManifestLock> = match store.manifest_locks.take(&store.engine, &manifest).await {
-        Err(e) if e.errno() == Some(libc::ENOENT) => None,
+        Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::EISDIR)) => None,
         taken => Some(taken?),
     };
     let (ns, snapshot) = (ns.clone(), snapshot.clone());

@@ -178,7 +178,8 @@ pub(super) fn remove_snapshot_dir(disk: &Disk, durable: &Durable, dir: &Path) ->
     match disk.unlink(&dir.join(MANIFEST_BLOB)) {
         Ok(()) if durable.syncs(Weight::Commit) => disk.fsync_dir(dir)?,
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        // Somebody put a directory in its place: no manifest that could be believed.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
         Err(e) => return Err(e),
     }
     match disk.remove_tree(dir) {
