@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::{self, Body, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
-use super::session::{BodyBudget, Ended, Ending, Handler, answer, file_body, index_chunks, not_found};
+use super::session::{BodyBudget, Ended, Ending, Handler, answer, file_body, not_found, take_chunks};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::format::blob::BlobHeader;
@@ -19,7 +19,7 @@ use crate::http::{Delays, Lifecycle, SessionGuard};
 use crate::protocol::action::ReaderEndpoint;
 use crate::protocol::reader::ReaderSession;
 use crate::protocol::reply::Reply;
-use crate::store::{Datastore, IndexReader, ReaderLease};
+use crate::store::{Datastore, ReaderLease};
 use crate::sync::Mutex;
 use crate::task::Task;
 use crate::types::{ArchiveKind, ArchiveName, Digest};
@@ -27,9 +27,6 @@ use crate::types::{ArchiveKind, ArchiveName, Digest};
 /// Chunks of one session in memory at a time, from the read to the last byte sent. Twice what the greediest client asks for in
 /// parallel (a sync of 20 is known), at most 16 MiB each.
 const CHUNKS_HELD_MAX: usize = 40;
-
-/// Chunks that are allowed under one hold of the session's lock: a millisecond of it.
-const ALLOWED_AT_ONCE: usize = 1024;
 
 /// What `speedtest` sends: this many of this byte (spec 04 §3).
 const SPEEDTEST_BYTES: usize = 1 << 20;
@@ -126,26 +123,11 @@ impl Driver {
             self.lease.open_blob(name).await?
         } else {
             let index = self.lease.open_index(name).await?;
-            self.allow(&index).await?;
+            take_chunks(&index, &self.compute, &self.session, ReaderSession::allow).await?;
             index.file().clone()
         };
         self.task.log(format!("download '{name}'"));
         Ok(reply::octet_stream(file_body(file)))
-    }
-
-    /// The chunks of an index may be fetched from now on. Read from the file a block at a time.
-    async fn allow(&self, index: &IndexReader) -> Result<()> {
-        let mut scan = index.scan();
-        while let Some(block) = scan.next_block().await? {
-            let session = self.session.clone();
-            self.compute
-                .run(move || {
-                    let chunks = index_chunks(&block);
-                    chunks.chunks(ALLOWED_AT_ONCE).try_for_each(|part| session.lock().allow(part))
-                })
-                .await??;
-        }
-        Ok(())
     }
 
     async fn chunk(&self, digest: Digest) -> Result<Response> {

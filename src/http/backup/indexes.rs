@@ -6,16 +6,12 @@ use super::{Driver, OpenIndex, Turn};
 use crate::error::{Error, Result};
 use crate::format::dynamic_index::DynamicEntry;
 use crate::http::reply::{self, Response};
-use crate::http::session::{file_body, index_chunks};
+use crate::http::session::{file_body, take_chunks};
 use crate::protocol::action::{WriterId, WriterKind};
-use crate::protocol::backup::{ClosePlan, CreatePlan, close_failed_context};
+use crate::protocol::backup::{ClosePlan, CreatePlan, Session, close_failed_context};
 use crate::protocol::reply::Reply;
 use crate::protocol::writers::{AppendPlan, Entries, Layout, UploadStats};
-use crate::store::IndexReader;
 use crate::types::{ArchiveKind, ArchiveName, Digest};
-
-/// Chunks that become known under one hold of the session's lock: a millisecond of it.
-const REGISTERED_AT_ONCE: usize = 1024;
 
 impl Driver {
     pub(super) async fn serve_previous(&self, archive: &ArchiveName) -> Result<Response> {
@@ -31,26 +27,12 @@ impl Driver {
                 error
             })?;
             self.task.log(format!("register chunks in '{archive}' from previous backup."));
-            self.register_base(&index).await?;
+            take_chunks(&index, &self.compute, &self.session, Session::register_base).await?;
             index.file().clone()
         };
         Ok(reply::octet_stream(file_body(file)))
     }
 
-    /// About a microsecond a chunk, so not on a thread of the runtime, and the session's lock is let go in between.
-    async fn register_base(&self, index: &IndexReader) -> Result<()> {
-        let mut scan = index.scan();
-        while let Some(block) = scan.next_block().await? {
-            let session = self.session.clone();
-            self.compute
-                .run(move || {
-                    let chunks = index_chunks(&block);
-                    chunks.chunks(REGISTERED_AT_ONCE).try_for_each(|part| session.lock().register_base(part))
-                })
-                .await??;
-        }
-        Ok(())
-    }
     pub(super) async fn create_index(&self, plan: CreatePlan) -> Result<Reply> {
         let made = self.make_index(&plan).await;
         let mut session = self.session.lock();

@@ -6,9 +6,11 @@
 //! | query, form or JSON → action | [`params`] |
 //! | bodies in, with bounded memory | `body` |
 //! | files out, a block at a time | `stream` |
+//! | an index's chunks made known | `index_chunks` |
 
 mod body;
 mod connection;
+mod index_chunks;
 pub mod params;
 mod stream;
 #[cfg(test)]
@@ -17,4 +19,5 @@ mod tests;
 pub use body::{BodyBudget, BodyFault, HeldBody};
 pub use connection::{Ended, Ending, Handler, serve};
 pub(in crate::http) use connection::{answer, chain, not_found};
-pub use stream::{file_body, index_chunks};
+pub use index_chunks::take_chunks;
+pub use stream::file_body;

@@ -9,8 +9,7 @@ use http_body_util::BodyExt;
 
 use crate::error::{Error, Result};
 use crate::http::reply::Body;
-use crate::store::{FileReader, IndexEntry};
-use crate::types::{ChunkSize, Digest};
+use crate::store::FileReader;
 
 type Block = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 
@@ -18,12 +17,6 @@ type Block = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 /// body off: the client sees an error, never a short success.
 pub fn file_body(file: FileReader) -> Body {
     FileBody { offset: 0, block: None, file }.boxed_unsync()
-}
-
-/// The chunks that a block of an index names, with the lengths of their plaintext.
-pub fn index_chunks(block: &[IndexEntry]) -> Vec<(Digest, ChunkSize)> {
-    let sized = |entry: &IndexEntry| Some((entry.digest, ChunkSize::new(u64::from(entry.size_bytes))?));
-    block.iter().filter_map(sized).collect()
 }
 
 struct FileBody {
