@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod http;
+pub mod jobs;
 pub mod protocol;
 pub mod store;
 pub mod sync;

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::Semaphore;
 
 use super::lifecycle::Lifecycle;
+use super::rights::Reach;
 use crate::auth::{AclPath, Privileges, ServerKeys, Users};
 use crate::clock::Clock;
 use crate::engine::ComputePool;
@@ -115,6 +116,8 @@ pub struct RequestContext {
     pub upgrade: Option<OnUpgrade>,
     /// The raw body; only calls that stream find it here.
     pub body: Option<Incoming>,
+    /// How far the asker's privileges go, if the call is about groups.
+    pub reach: Reach,
 }
 
 impl RequestContext {
@@ -126,6 +129,11 @@ impl RequestContext {
     /// What the asker may do in a namespace of a datastore.
     pub fn datastore_privileges(&self, store: &DatastoreName, ns: &Namespace) -> Privileges {
         self.privileges(&AclPath::datastore(store, ns))
+    }
+
+    /// Whether the asker may use a group of that owner in a call whose rule tells own groups from others.
+    pub fn may_use(&self, owner: &AuthId) -> bool {
+        self.reach == Reach::All || self.auth.owns(owner)
     }
 
     /// The whole raw body of a streaming call, at most `bytes_max` long.

@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::context::{App, RequestContext, discard, read_body};
-use super::params::{self, JSON_BYTES_MAX, ParamErrors, Params, Received};
+use super::params::{self, JSON_BYTES_MAX, ParamErrors, Received};
 use super::reply::{self, Format, Outcome, Response};
+use super::rights::{Reach, Refused, enforce};
 use super::router::{Access, BodyUse, Found, PathError, Reply, Route, Router, TARGET_BYTES_MAX, components};
-use crate::auth::{AclPath, AuthFailure, Privileges, authenticate};
+use crate::auth::{AuthFailure, authenticate};
 use crate::error::{Error, Kind, Result};
-use crate::types::{AuthId, DatastoreName, Namespace};
+use crate::types::AuthId;
 
 /// Who a request without a login counts as; it has no privileges anywhere.
 const NOBODY: &str = "nobody@pbs";
@@ -185,25 +186,19 @@ async fn call(
     };
     let params = params::check(route.params, received)?;
     let upgrade = upgrade.filter(|_| head.method == Method::GET);
-    let context =
-        RequestContext { app, auth, peer, headers: head.headers, version: head.version, upgrade, body: raw_body };
-    if !may(&context, route.access, &params)? {
-        return Err(Refusal::Access);
-    }
-    Ok((route.handler)(context, params).await?)
-}
-
-fn may(context: &RequestContext, access: Access, params: &Params) -> Result<bool> {
-    let any = |wanted: Privileges, below: bool| -> Result<bool> {
-        let store: DatastoreName = params.parsed("store")?;
-        let path = AclPath::datastore(&store, &Namespace::root());
-        let users = context.app.users.get();
-        let held = users.acl.privileges(&context.auth, &path);
-        Ok(held.has_any(wanted) || (below && !users.acl.privileges_below(&context.auth, &path).is_empty()))
+    let mut context = RequestContext {
+        app,
+        auth,
+        peer,
+        headers: head.headers,
+        version: head.version,
+        upgrade,
+        body: raw_body,
+        reach: Reach::Own,
     };
-    match access {
-        Access::Anybody | Access::Authenticated => Ok(true),
-        Access::Store(wanted) => any(wanted, false),
-        Access::StoreOrBelow(wanted) => any(wanted, true),
-    }
+    context.reach = enforce(route.access, &context, &params).await.map_err(|refused| match refused {
+        Refused::Plainly => Refusal::Access,
+        Refused::With(error) => Refusal::Failed(error),
+    })?;
+    Ok((route.handler)(context, params).await?)
 }

@@ -17,9 +17,11 @@ pub mod params;
 mod reader;
 mod redirect;
 pub mod reply;
+mod rights;
 mod router;
 mod server;
 pub mod session;
+pub mod shape;
 mod tls;
 pub mod upgrade;
 

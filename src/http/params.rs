@@ -24,6 +24,8 @@ pub struct ParamSpec {
     pub kind: ParamKind,
     /// Whether a request without it is refused.
     pub required: bool,
+    /// What stands for it where it is left out, for descriptions; `None` where nothing does.
+    pub default: Option<&'static str>,
     /// One line for people.
     pub description: &'static str,
 }
@@ -31,12 +33,17 @@ pub struct ParamSpec {
 impl ParamSpec {
     /// A parameter that every request must carry.
     pub const fn required(name: &'static str, kind: ParamKind, description: &'static str) -> Self {
-        Self { name, kind, required: true, description }
+        Self { name, kind, required: true, default: None, description }
     }
 
     /// A parameter that may be left out.
     pub const fn optional(name: &'static str, kind: ParamKind, description: &'static str) -> Self {
-        Self { name, kind, required: false, description }
+        Self { name, kind, required: false, default: None, description }
+    }
+
+    /// Says what an optional parameter counts as when it is left out. The handler sees to it that this is so.
+    pub const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
     }
 }
 
@@ -45,6 +52,8 @@ impl ParamSpec {
 pub enum ParamKind {
     /// Text of `min..=max` characters that `matches`.
     Text {
+        /// The grammar for descriptions, a regular expression of ECMA 262; empty for any text.
+        pattern: &'static str,
         /// Fewest characters.
         min: usize,
         /// Most characters.
@@ -82,22 +91,35 @@ impl fmt::Debug for ParamKind {
 /// The longest free text, for kinds without a grammar of their own: more than a request may carry.
 const TEXT_CHARS_MAX: usize = 1 << 20;
 
+/// [`types::is_safe_id`] as a regular expression.
+pub const SAFE_ID_PATTERN: &str = r"^[A-Za-z0-9_][A-Za-z0-9._\-]*$";
+
 impl ParamKind {
     /// Any text.
-    pub const ANY_TEXT: Self = Self::Text { min: 0, max: TEXT_CHARS_MAX, matches: |_| true };
+    pub const ANY_TEXT: Self = Self::Text { pattern: "", min: 0, max: TEXT_CHARS_MAX, matches: |_| true };
     /// A safe id (spec 01 §1): archive names, file names, backup ids.
-    pub const SAFE_ID: Self = Self::Text { min: 0, max: TEXT_CHARS_MAX, matches: types::is_safe_id };
+    pub const SAFE_ID: Self =
+        Self::Text { pattern: SAFE_ID_PATTERN, min: 0, max: TEXT_CHARS_MAX, matches: types::is_safe_id };
     /// Name of a datastore.
-    pub const DATASTORE: Self = Self::Text { min: 3, max: 32, matches: types::is_safe_id };
+    pub const DATASTORE: Self = Self::Text { pattern: SAFE_ID_PATTERN, min: 3, max: 32, matches: types::is_safe_id };
     /// `vm`, `ct` or `host`.
     pub const BACKUP_TYPE: Self = Self::Enum(&["vm", "ct", "host"]);
     /// Seconds since the epoch, at least 1.
     pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: i64::MAX };
     /// A namespace, the empty text for the root.
-    pub const NAMESPACE: Self = Self::Text { min: 0, max: 256, matches: |s| types::Namespace::from_str(s).is_ok() };
+    pub const NAMESPACE: Self = Self::Text {
+        pattern: r"^([A-Za-z0-9_][A-Za-z0-9._\-]*(/[A-Za-z0-9_][A-Za-z0-9._\-]*){0,6})?$",
+        min: 0,
+        max: 256,
+        matches: |s| types::Namespace::from_str(s).is_ok(),
+    };
     /// 64 lower-case hex digits.
-    pub const DIGEST: Self =
-        Self::Text { min: 0, max: TEXT_CHARS_MAX, matches: |s| types::Digest::from_str(s).is_ok() };
+    pub const DIGEST: Self = Self::Text {
+        pattern: "^[0-9a-f]{64}$",
+        min: 0,
+        max: TEXT_CHARS_MAX,
+        matches: |s| types::Digest::from_str(s).is_ok(),
+    };
 }
 
 /// A checked value.
@@ -294,7 +316,7 @@ fn add(params: &mut Params, spec: &ParamSpec, input: Input) -> Result<(), Refusa
 
 fn value(kind: &ParamKind, input: Input) -> Result<Value, String> {
     match kind {
-        ParamKind::Text { min, max, matches } => text(input).and_then(|text| {
+        ParamKind::Text { min, max, matches, .. } => text(input).and_then(|text| {
             let chars = text.chars().count();
             if chars < *min {
                 Err(format!("value must be at least {min} characters long"))

@@ -14,24 +14,13 @@ use percent_encoding::percent_decode_str;
 use super::context::RequestContext;
 use super::params::{ParamSpec, Params};
 use super::reply::{Outcome, Response};
-use crate::auth::Privileges;
 use crate::error::Result;
+
+pub use super::rights::Access;
+pub use super::shape::{Field, Returns, Shape};
 
 /// Longest path with its query, in bytes.
 pub const TARGET_BYTES_MAX: usize = 3072;
-
-/// Who may make a call. What depends on namespaces or owners, the handler decides.
-#[derive(Clone, Copy, Debug)]
-pub enum Access {
-    /// Nobody needs to log in.
-    Anybody,
-    /// Whoever is logged in.
-    Authenticated,
-    /// Whoever has one of these privileges on `/datastore/{store}`.
-    Store(Privileges),
-    /// Whoever has one of these privileges on `/datastore/{store}`, or any privilege on something below it.
-    StoreOrBelow(Privileges),
-}
 
 /// What becomes of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +55,8 @@ pub struct Route {
     pub body: BodyUse,
     /// What it takes, parameters of the path included.
     pub params: &'static [ParamSpec],
+    /// What it answers.
+    pub returns: Returns,
     /// What it does.
     pub handler: fn(RequestContext, Params) -> Answer,
     /// One line for people.
@@ -190,6 +181,7 @@ mod tests {
                 access: Access::Authenticated,
                 body: BodyUse::Parameters,
                 params: &[],
+                returns: Returns::NULL,
                 handler: |_, _| Box::pin(async { Ok(Reply::Data(Outcome::null())) }),
                 about: "",
             }

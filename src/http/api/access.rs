@@ -8,11 +8,21 @@ use crate::auth::login;
 use crate::error::{Error, Result};
 use crate::http::dispatch::log_failure;
 use crate::http::params::{ParamKind, ParamSpec, Params};
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::Userid;
 
-const PASSWORD: ParamKind = ParamKind::Text { min: 1, max: 1024, matches: |s| !s.chars().any(char::is_control) };
-const USERNAME: ParamKind = ParamKind::Text { min: 3, max: 64, matches: |s| s.parse::<Userid>().is_ok() };
+const PASSWORD: ParamKind = ParamKind::Text {
+    pattern: r"^[^\x00-\x1f\x7f-\x9f]*$",
+    min: 1,
+    max: 1024,
+    matches: |s| !s.chars().any(char::is_control),
+};
+const USERNAME: ParamKind = ParamKind::Text {
+    pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
+    min: 3,
+    max: 64,
+    matches: |s| s.parse::<Userid>().is_ok(),
+};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: Method::POST,
@@ -23,6 +33,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
         ParamSpec::required("username", USERNAME, "Who: NAME@REALM."),
         ParamSpec::required("password", PASSWORD, "The password, or a ticket."),
     ],
+    returns: Returns::Data(Shape::Object(&[
+        Field::new("username", Shape::Text, "Who."),
+        Field::new("ticket", Shape::Text, "For the cookie PBSAuthCookie, good for two hours."),
+        Field::new("CSRFPreventionToken", Shape::Text, "For the header of that name, with every method but GET."),
+    ])),
     handler: |context, params| Box::pin(ticket(context, params)),
     about: "Logs a user in.",
 }];

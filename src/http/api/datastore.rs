@@ -7,11 +7,33 @@ use super::{Place, RequestContext, STORE, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::TypeCounts;
 use crate::types::{DatastoreName, Namespace};
 
 const AUDIT_OR_BACKUP: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_BACKUP);
+
+const COUNTS: Shape = Shape::Nullable(&Shape::Object(&[
+    Field::new("groups", Shape::Integer, ""),
+    Field::new("snapshots", Shape::Integer, ""),
+]));
+
+const STATUS: Shape = Shape::Object(&[
+    Field::new("total", Shape::Integer, "Bytes of the file system."),
+    Field::new("used", Shape::Integer, "Bytes in use."),
+    Field::new("avail", Shape::Integer, "Bytes that the daemon may still use."),
+    Field::optional("gc-status", Shape::Any, "What the last garbage collection found; only if verbose."),
+    Field::optional(
+        "counts",
+        Shape::Object(&[
+            Field::new("ct", COUNTS, "Containers."),
+            Field::new("host", COUNTS, "Hosts."),
+            Field::new("vm", COUNTS, "Virtual machines."),
+            Field::new("other", COUNTS, "Always null."),
+        ]),
+        "Groups and snapshots of all namespaces; only if verbose.",
+    ),
+]);
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -20,6 +42,10 @@ pub(super) const ROUTES: &[Route] = &[
         access: Access::Authenticated,
         body: BodyUse::Parameters,
         params: &[],
+        returns: Returns::Data(Shape::Array(&Shape::Object(&[
+            Field::new("store", Shape::Text, "Its name."),
+            Field::new("comment", Shape::Nullable(&Shape::Text), "From the configuration."),
+        ]))),
         handler: |context, params| Box::pin(list(context, params)),
         about: "Datastores that the asker may use.",
     },
@@ -36,6 +62,7 @@ pub(super) const ROUTES: &[Route] = &[
                 "Also count groups and show the last garbage collection.",
             ),
         ],
+        returns: Returns::Data(STATUS),
         handler: |context, params| Box::pin(status(context, params)),
         about: "Space of a datastore.",
     },

@@ -3,28 +3,39 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{NS, Place, Reach, RequestContext, STORE, reply};
+use super::{NS, Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::params::Params;
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::GroupInfo;
+
+/// Spec 05 §3, GroupListItem.
+const GROUP: Shape = Shape::Object(&[
+    Field::new("backup-type", Shape::Enum(&["vm", "ct", "host"]), "Type."),
+    Field::new("backup-id", Shape::Text, "Id."),
+    Field::new("last-backup", Shape::Integer, "Time of the newest finished snapshot, else of the newest."),
+    Field::new("backup-count", Shape::Integer, "Snapshots."),
+    Field::new("files", Shape::Array(&Shape::Text), "Files of that snapshot."),
+    Field::optional("owner", Shape::Text, "Who may back up into it."),
+    Field::optional("comment", Shape::Text, "First line of its notes."),
+]);
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: Method::GET,
     path: "admin/datastore/{store}/groups",
-    access: Access::Authenticated,
+    access: Access::Groups { full: Privileges::DATASTORE_AUDIT, own: Privileges::DATASTORE_BACKUP },
     body: BodyUse::Parameters,
     params: &[STORE, NS],
+    returns: Returns::Data(Shape::Array(&GROUP)),
     handler: |context, params| Box::pin(list(context, params)),
     about: "Groups of a namespace.",
 }];
 
 async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
-    let reach = place.reach(&context, Privileges::DATASTORE_AUDIT, Privileges::DATASTORE_BACKUP)?;
     let groups = place.open(&context)?.groups(&place.ns).await?;
-    let shown = groups.iter().filter(|info| reach == Reach::All || context.auth.owns(&info.owner));
+    let shown = groups.iter().filter(|info| context.may_use(&info.owner));
     reply(shown.filter_map(item).collect::<Vec<_>>())
 }
 

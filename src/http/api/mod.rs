@@ -14,12 +14,11 @@ use serde::Serialize;
 use super::context::RequestContext;
 use super::params::{ParamKind, ParamSpec, Params};
 use super::reply::Outcome;
+use super::rights::snapshot_of;
 use super::router::{Reply, Router};
-use crate::auth::{AclPath, Privileges};
-use crate::clock::EpochSecs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Datastore;
-use crate::types::{DatastoreName, Group, Namespace, Snapshot};
+use crate::types::{DatastoreName, Namespace};
 
 /// All calls.
 pub fn router() -> Router {
@@ -55,64 +54,15 @@ struct Place {
     ns: Namespace,
 }
 
-/// How far a privilege goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    /// All groups.
-    All,
-    /// The asker's own groups.
-    Own,
-}
-
 impl Place {
     fn of(params: &Params) -> Result<Self> {
         Ok(Self { store: params.parsed("store")?, ns: params.parsed_opt("ns")?.unwrap_or_default() })
-    }
-
-    /// A privilege of `full` reaches all groups, one of `own` one's own; neither is refused in the recorded words.
-    fn reach(&self, context: &RequestContext, full: Privileges, own: Privileges) -> Result<Reach> {
-        let path = AclPath::datastore(&self.store, &self.ns);
-        let held = context.privileges(&path);
-        if held.has_any(full) {
-            Ok(Reach::All)
-        } else if held.has_any(own) {
-            Ok(Reach::Own)
-        } else {
-            let missing = full.union(own);
-            Err(Error::denied(format!("permission check failed - missing {missing} on {path}")))
-        }
     }
 
     /// The datastore, once it is known that the asker may use it: whether it exists is not told to others.
     fn open(&self, context: &RequestContext) -> Result<Datastore> {
         context.app.datastore(&self.store)
     }
-
-    /// Refuses a group of somebody else to whom only their own are allowed.
-    async fn check_owner(
-        &self,
-        context: &RequestContext,
-        reach: Reach,
-        store: &Datastore,
-        group: &Group,
-    ) -> Result<()> {
-        if reach == Reach::All {
-            return Ok(());
-        }
-        let owner = store.owner(&self.ns, group).await?;
-        if context.auth.owns(&owner) {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("backup owner check failed ({} != {owner})", context.auth)))
-    }
-}
-
-fn group_of(params: &Params) -> Result<Group> {
-    Group::new(params.parsed("backup-type")?, params.text("backup-id").unwrap_or_default())
-}
-
-fn snapshot_of(params: &Params) -> Result<Snapshot> {
-    Snapshot::new(group_of(params)?, EpochSecs(params.int("backup-time").unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -4,48 +4,57 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{Place, RequestContext, STORE, reply};
-use crate::auth::{AclPath, Privileges};
+use crate::auth::Privileges;
 use crate::error::{Error, Result};
-use crate::http::params::{ParamKind, ParamSpec, Params};
-use crate::http::router::{Access, BodyUse, Reply, Route};
-use crate::types::{DatastoreName, Namespace, is_safe_id};
+use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
+use crate::types::{Namespace, is_safe_id};
 
 /// Longest name that may be made (spec 01 §1); longer ones that are there already can be used.
-const NAME: ParamKind = ParamKind::Text { min: 1, max: 32, matches: is_safe_id };
+const NAME: ParamKind = ParamKind::Text { pattern: SAFE_ID_PATTERN, min: 1, max: 32, matches: is_safe_id };
 
 const PATH: &str = "admin/datastore/{store}/namespace";
+
+const NAMESPACE: Shape = Shape::Object(&[
+    Field::new("ns", Shape::Text, "Its path; empty for the root."),
+    Field::optional("comment", Shape::Text, ""),
+]);
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: PATH,
-        access: Access::Authenticated,
+        access: Access::Handler(
+            "any of Datastore.Audit, Modify, Read, Backup on the namespace; shows those where the asker has one",
+        ),
         body: BodyUse::Parameters,
         params: &[
             STORE,
             ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where to begin; the root if left out."),
             ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How far down; all if left out."),
         ],
+        returns: Returns::Data(Shape::Array(&NAMESPACE)),
         handler: |context, params| Box::pin(list(context, params)),
         about: "A namespace and those below it.",
     },
     Route {
         method: Method::POST,
         path: PATH,
-        access: Access::Authenticated,
+        access: Access::ParentNamespace(Privileges::DATASTORE_MODIFY),
         body: BodyUse::Parameters,
         params: &[
             STORE,
             ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where; the root if left out."),
             ParamSpec::required("name", NAME, "Its name."),
         ],
+        returns: Returns::Data(Shape::Text),
         handler: |context, params| Box::pin(create(context, params)),
         about: "Makes a namespace.",
     },
     Route {
         method: Method::DELETE,
         path: PATH,
-        access: Access::Authenticated,
+        access: Access::ParentNamespace(Privileges::DATASTORE_MODIFY),
         body: BodyUse::Parameters,
         params: &[
             STORE,
@@ -57,6 +66,7 @@ pub(super) const ROUTES: &[Route] = &[
                 "Whether snapshots that stay because they are protected make this call fail; the default.",
             ),
         ],
+        returns: Returns::NULL,
         handler: |context, params| Box::pin(delete(context, params)),
         about: "Removes a namespace and those below it.",
     },
@@ -82,7 +92,6 @@ async fn list(context: RequestContext, params: Params) -> Result<Reply> {
 async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let parent: Namespace = params.parsed_opt("parent")?.unwrap_or_default();
-    may_modify(&context, &place.store, &parent)?;
     let name = params.text("name").unwrap_or_default();
     let made = place.open(&context)?.create_namespace(&parent, name).await?;
     reply(made.to_string())
@@ -90,8 +99,6 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
 
 async fn delete(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
-    let parent = place.ns.parent().ok_or_else(|| Error::invalid("cannot delete root namespace!"))?;
-    may_modify(&context, &place.store, &parent)?;
     let delete_groups = params.bool("delete-groups").unwrap_or(false);
     let removed = place.open(&context)?.delete_namespace(&place.ns, delete_groups).await?;
     tracing::info!(store = %place.store, ns = %place.ns, by = %context.auth, ?removed, "namespace removed");
@@ -99,12 +106,4 @@ async fn delete(context: RequestContext, params: Params) -> Result<Reply> {
         return Err(Error::invalid("only partially deleted due to protected snapshots "));
     }
     reply(Value::Null)
-}
-
-fn may_modify(context: &RequestContext, store: &DatastoreName, parent: &Namespace) -> Result<()> {
-    let path = AclPath::datastore(store, parent);
-    if context.privileges(&path).has_any(Privileges::DATASTORE_MODIFY) {
-        return Ok(());
-    }
-    Err(Error::denied(format!("permission check failed - missing {} on {path}", Privileges::DATASTORE_MODIFY)))
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{RequestContext, reply};
 use crate::error::Result;
 use crate::http::params::Params;
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 
 /// The version that we say we are: the one whose protocol this is. Clients compare it before they use newer calls, so it is
 /// not Ringvault's own; that one is in `repoid`'s place, which has to be a hex string.
@@ -20,6 +20,11 @@ pub(super) const ROUTES: &[Route] = &[
         access: Access::Authenticated,
         body: BodyUse::Parameters,
         params: &[],
+        returns: Returns::Data(Shape::Object(&[
+            Field::new("version", Shape::Text, "Major and minor number."),
+            Field::new("release", Shape::Text, "What comes after them."),
+            Field::new("repoid", Shape::Text, "Hex string: Ringvault's own version."),
+        ])),
         handler: |context, params| Box::pin(version(context, params)),
         about: "Version of the API.",
     },
@@ -29,6 +34,7 @@ pub(super) const ROUTES: &[Route] = &[
         access: Access::Anybody,
         body: BodyUse::Parameters,
         params: &[],
+        returns: Returns::Data(Shape::Object(&[Field::new("pong", Shape::Boolean, "True.")])),
         handler: |context, params| Box::pin(ping(context, params)),
         about: "Says that the server is there.",
     },

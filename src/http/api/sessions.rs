@@ -2,26 +2,31 @@
 
 use http::Method;
 
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Reply, Returns, Route};
 use crate::http::upgrade;
 
 /// Rights are checked by the handlers, in the recorded order and words.
+const BACKUP: Access = Access::Handler("Datastore.Backup on the namespace; an existing group has to be one's own");
+const READER: Access = Access::Handler("Datastore.Read on the namespace; or Datastore.Backup, own groups only");
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "backup",
-        access: Access::Authenticated,
+        access: BACKUP,
         body: BodyUse::Raw,
         params: upgrade::BACKUP_PARAMS,
+        returns: Returns::Upgrade,
         handler: |context, params| Box::pin(async { upgrade::backup(context, params).await.map(Reply::Raw) }),
         about: "Begins a backup: the connection becomes the backup protocol.",
     },
     Route {
         method: Method::GET,
         path: "reader",
-        access: Access::Authenticated,
+        access: READER,
         body: BodyUse::Raw,
         params: upgrade::READER_PARAMS,
+        returns: Returns::Upgrade,
         handler: |context, params| Box::pin(async { upgrade::reader(context, params).await.map(Reply::Raw) }),
         about: "Begins a restore: the connection becomes the reader protocol.",
     },

@@ -3,18 +3,46 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{NS, Place, Reach, RequestContext, SNAPSHOT_PARAMS, STORE, reply, snapshot_of};
+use super::{NS, Place, RequestContext, SNAPSHOT_PARAMS, STORE, reply, snapshot_of};
 use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
-use crate::http::router::{Access, BodyUse, Reply, Route};
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{FileInfo, GroupFilter, SnapshotInfo};
+
+/// Spec 05 §3, BackupContent.
+pub(super) const FILE: Shape = Shape::Object(&[
+    Field::new("filename", Shape::Text, "Its name on the server."),
+    Field::optional("size", Shape::Integer, "Bytes of its contents; only for files of the manifest."),
+    Field::optional("crypt-mode", Shape::Enum(&["none", "encrypt", "sign-only"]), "Only for files of the manifest."),
+]);
+
+/// Spec 05 §3, SnapshotListItem.
+const SNAPSHOT: Shape = Shape::Object(&[
+    Field::new("backup-type", Shape::Enum(&["vm", "ct", "host"]), "Type of the group."),
+    Field::new("backup-id", Shape::Text, "Id of the group."),
+    Field::new("backup-time", Shape::Integer, "Seconds since the epoch."),
+    Field::new("files", Shape::Array(&FILE), "Its files."),
+    Field::optional("size", Shape::Integer, "Sum of the files' sizes; absent if the manifest cannot be read."),
+    Field::optional("owner", Shape::Text, "Owner of the group."),
+    Field::optional("comment", Shape::Text, "First line of its notes."),
+    Field::optional(
+        "verification",
+        Shape::Object(&[
+            Field::new("upid", Shape::Text, "Of the task."),
+            Field::new("state", Shape::Enum(&["ok", "failed"]), "What it found."),
+        ]),
+        "What the last verification, or a known-chunk check that failed, says.",
+    ),
+    Field::optional("fingerprint", Shape::Text, "Of the key that encrypts or signs it."),
+    Field::new("protected", Shape::Boolean, "Whether it cannot be removed."),
+]);
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "admin/datastore/{store}/snapshots",
-        access: Access::Authenticated,
+        access: Access::Groups { full: Privileges::DATASTORE_AUDIT, own: Privileges::DATASTORE_BACKUP },
         body: BodyUse::Parameters,
         params: &[
             STORE,
@@ -22,24 +50,30 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional("backup-type", ParamKind::BACKUP_TYPE, "Only groups of this type."),
             ParamSpec::optional("backup-id", ParamKind::SAFE_ID, "Only groups of this id."),
         ],
+        returns: Returns::Data(Shape::Array(&SNAPSHOT)),
         handler: |context, params| Box::pin(list(context, params)),
         about: "Snapshots of a namespace.",
     },
     Route {
         method: Method::DELETE,
         path: "admin/datastore/{store}/snapshots",
-        access: Access::Authenticated,
+        access: Access::Group { full: Privileges::DATASTORE_MODIFY, own: Privileges::DATASTORE_PRUNE },
         body: BodyUse::Parameters,
         params: SNAPSHOT_PARAMS,
+        returns: Returns::NULL,
         handler: |context, params| Box::pin(remove(context, params)),
         about: "Removes a snapshot.",
     },
     Route {
         method: Method::GET,
         path: "admin/datastore/{store}/files",
-        access: Access::Authenticated,
+        access: Access::Group {
+            full: Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_READ),
+            own: Privileges::DATASTORE_BACKUP,
+        },
         body: BodyUse::Parameters,
         params: SNAPSHOT_PARAMS,
+        returns: Returns::Data(Shape::Array(&FILE)),
         handler: |context, params| Box::pin(files(context, params)),
         about: "Files of a snapshot.",
     },
@@ -47,19 +81,16 @@ pub(super) const ROUTES: &[Route] = &[
 
 async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
-    let reach = place.reach(&context, Privileges::DATASTORE_AUDIT, Privileges::DATASTORE_BACKUP)?;
     let filter =
         GroupFilter { ty: params.parsed_opt("backup-type")?, id: params.text("backup-id").map(ToOwned::to_owned) };
     let snapshots = place.open(&context)?.snapshots(&place.ns, filter).await?;
-    let shown = snapshots.iter().filter(|info| reach == Reach::All || context.auth.owns(&info.owner));
+    let shown = snapshots.iter().filter(|info| context.may_use(&info.owner));
     reply(shown.map(snapshot_item).collect::<Vec<_>>())
 }
 
 async fn remove(context: RequestContext, params: Params) -> Result<Reply> {
     let (place, snapshot) = (Place::of(&params)?, snapshot_of(&params)?);
-    let reach = place.reach(&context, Privileges::DATASTORE_MODIFY, Privileges::DATASTORE_PRUNE)?;
     let store = place.open(&context)?;
-    place.check_owner(&context, reach, &store, snapshot.group()).await?;
     store.remove_snapshot(&place.ns, &snapshot).await?;
     tracing::info!(store = %place.store, ns = %place.ns, %snapshot, by = %context.auth, "snapshot removed");
     reply(Value::Null)
@@ -67,10 +98,7 @@ async fn remove(context: RequestContext, params: Params) -> Result<Reply> {
 
 async fn files(context: RequestContext, params: Params) -> Result<Reply> {
     let (place, snapshot) = (Place::of(&params)?, snapshot_of(&params)?);
-    let full = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_READ);
-    let reach = place.reach(&context, full, Privileges::DATASTORE_BACKUP)?;
     let store = place.open(&context)?;
-    place.check_owner(&context, reach, &store, snapshot.group()).await?;
     let files = store.files(&place.ns, &snapshot).await?;
     reply(files.iter().map(file_item).collect::<Vec<_>>())
 }

@@ -18,7 +18,7 @@ const APPEND: &[ParamSpec] = &[
 ];
 
 const NAME: &[ParamSpec] =
-    &[ParamSpec::required("name", ParamKind::Text { min: 1, max: 32, matches: types::is_safe_id }, "")];
+    &[ParamSpec::required("name", ParamKind::Text { pattern: "", min: 1, max: 32, matches: types::is_safe_id }, "")];
 
 fn query(specs: &[ParamSpec], query: &str) -> Result<Params, ParamErrors> {
     check(specs, Received::from_query(&[], query)?)

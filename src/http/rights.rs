@@ -1,0 +1,167 @@
+//! Who may make a call: the rule of its row, enforced before its handler runs (spec 05 §2.3, §4).
+
+use super::context::RequestContext;
+use super::params::Params;
+use crate::auth::{AclPath, Privileges};
+use crate::clock::EpochSecs;
+use crate::error::{Error, Result};
+use crate::types::{AuthId, DatastoreName, Group, Namespace, Snapshot};
+
+/// Who may make a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Access {
+    /// Nobody needs to log in.
+    Anybody,
+    /// Whoever is logged in; the handler shows only what the asker may see.
+    Authenticated,
+    /// Whoever has one of these privileges at a fixed place of the ACL.
+    At(&'static str, Privileges),
+    /// Whoever has one of these privileges on `/datastore/{store}`.
+    Store(Privileges),
+    /// Whoever has one of these privileges on `/datastore/{store}`, or any privilege on something below it.
+    StoreOrBelow(Privileges),
+    /// Groups of the namespace: `full` reaches all of them, `own` the asker's. The handler heeds [`RequestContext::may_use`].
+    Groups {
+        /// On all groups.
+        full: Privileges,
+        /// On one's own.
+        own: Privileges,
+    },
+    /// The group that `backup-type` and `backup-id` name: `full` reaches any, with `own` it has to be the asker's.
+    Group {
+        /// On any group.
+        full: Privileges,
+        /// On one's own.
+        own: Privileges,
+    },
+    /// Whoever has one of these privileges on the parent namespace: `parent`, or the parent of `ns`.
+    ParentNamespace(Privileges),
+    /// A rule that needs what only the handler knows; in words.
+    Handler(&'static str),
+}
+
+/// How far the asker's privileges go in a call about groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All groups.
+    All,
+    /// The asker's own groups.
+    Own,
+}
+
+/// Why a call is refused.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// By its row; answered after a wait, in the same words for all.
+    Plainly,
+    /// With words of its own.
+    With(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::With(error)
+    }
+}
+
+impl Access {
+    /// For documentation: who may, in one line.
+    pub fn describe(&self) -> String {
+        let groups = |full: &Privileges, own: &Privileges| match (full.is_empty(), own.is_empty()) {
+            (true, _) => format!("{own} on the namespace, own groups only"),
+            (_, true) => format!("{full} on the namespace"),
+            _ => format!("{full} on the namespace; or {own}, own groups only"),
+        };
+        match self {
+            Self::Anybody => "anybody, without login".to_owned(),
+            Self::Authenticated => "any login; shows what the asker may see".to_owned(),
+            Self::At(path, wanted) => format!("{wanted} on {path}"),
+            Self::Store(wanted) => format!("{wanted} on the datastore"),
+            Self::StoreOrBelow(wanted) => format!("{wanted} on the datastore, or anything below it"),
+            Self::Groups { full, own } | Self::Group { full, own } => groups(full, own),
+            Self::ParentNamespace(wanted) => format!("{wanted} on the parent namespace"),
+            Self::Handler(rule) => (*rule).to_owned(),
+        }
+    }
+}
+
+/// Enforces the rule of a row. Costs no disk access but for the owner of a group.
+pub(super) async fn enforce(access: Access, context: &RequestContext, params: &Params) -> Result<Reach, Refused> {
+    let allow = |yes: bool| if yes { Ok(Reach::All) } else { Err(Refused::Plainly) };
+    match access {
+        Access::Anybody | Access::Authenticated | Access::Handler(_) => Ok(Reach::All),
+        Access::At(path, wanted) => allow(context.privileges(&path.parse()?).has_any(wanted)),
+        Access::Store(wanted) => allow(context.privileges(&store_path(params)?).has_any(wanted)),
+        Access::StoreOrBelow(wanted) => {
+            let path = store_path(params)?;
+            let below = || context.app.users.get().acl.privileges_below(&context.auth, &path);
+            allow(context.privileges(&path).has_any(wanted) || !below().is_empty())
+        }
+        Access::Groups { full, own } => Ok(reach(context, params, full, own)?),
+        Access::Group { full, own } => {
+            let reach = reach(context, params, full, own)?;
+            if reach == Reach::Own {
+                check_owner(context, params).await?;
+            }
+            Ok(reach)
+        }
+        Access::ParentNamespace(wanted) => {
+            let store: DatastoreName = params.parsed("store")?;
+            let parent = match params.parsed_opt::<Namespace>("ns")? {
+                Some(ns) => ns.parent().ok_or_else(|| Error::invalid("cannot delete root namespace!"))?,
+                None => params.parsed_opt("parent")?.unwrap_or_default(),
+            };
+            demand(context, &AclPath::datastore(&store, &parent), wanted)?;
+            Ok(Reach::All)
+        }
+    }
+}
+
+/// Refuses whoever has none of these privileges at a place, in the recorded words.
+pub(super) fn demand(context: &RequestContext, path: &AclPath, wanted: Privileges) -> Result<()> {
+    if context.privileges(path).has_any(wanted) {
+        return Ok(());
+    }
+    Err(Error::denied(format!("permission check failed - missing {wanted} on {path}")))
+}
+
+/// `/datastore/{store}`.
+fn store_path(params: &Params) -> Result<AclPath> {
+    Ok(AclPath::datastore(&params.parsed("store")?, &Namespace::root()))
+}
+
+/// A privilege of `full` reaches all groups, one of `own` one's own; neither is refused in the recorded words.
+fn reach(context: &RequestContext, params: &Params, full: Privileges, own: Privileges) -> Result<Reach> {
+    let ns = params.parsed_opt("ns")?.unwrap_or_default();
+    let path = AclPath::datastore(&params.parsed("store")?, &ns);
+    if context.privileges(&path).has_any(full) {
+        return Ok(Reach::All);
+    }
+    // Names both in what is missing.
+    demand(context, &path, full.union(own)).map(|()| Reach::Own)
+}
+
+async fn check_owner(context: &RequestContext, params: &Params) -> Result<()> {
+    let ns: Namespace = params.parsed_opt("ns")?.unwrap_or_default();
+    let store = context.app.datastore(&params.parsed("store")?)?;
+    let owner = store.owner(&ns, &group_of(params)?).await?;
+    owned_by(&context.auth, &owner)
+}
+
+/// Refuses somebody else's group in the recorded words.
+pub(super) fn owned_by(auth: &AuthId, owner: &AuthId) -> Result<()> {
+    if auth.owns(owner) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("backup owner check failed ({auth} != {owner})")))
+}
+
+/// The group that `backup-type` and `backup-id` name.
+pub(super) fn group_of(params: &Params) -> Result<Group> {
+    Group::new(params.parsed("backup-type")?, params.text("backup-id").unwrap_or_default())
+}
+
+/// The snapshot that `backup-type`, `backup-id` and `backup-time` name.
+pub(super) fn snapshot_of(params: &Params) -> Result<Snapshot> {
+    Snapshot::new(group_of(params)?, EpochSecs(params.int("backup-time").unwrap_or_default()))
+}

@@ -1,0 +1,1 @@
+//! Long work on a datastore: decided by pure rules, done in steps, told in a task log.
