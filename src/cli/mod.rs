@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod api;
 pub mod backup;
 mod client;
 pub mod datastore;
@@ -28,6 +29,7 @@ enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshots(snapshots::Args),
+    Api(api::Args),
 }
 
 /// Runs what the process's arguments ask for. The last line on standard error says why it failed.
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Snapshots(args) => snapshots::run(args),
+        Command::Api(args) => api::run(args),
     };
     done.unwrap_or_else(|e| {
         eprintln!("error: {e}");

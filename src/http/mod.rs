@@ -9,6 +9,7 @@ pub mod api;
 mod backup;
 mod chunk_intake;
 mod context;
+pub mod describe;
 mod dispatch;
 mod known_chunks;
 mod lifecycle;
