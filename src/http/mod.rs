@@ -33,4 +33,8 @@ pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsIdentity, fingerprint, self_signed};
 
 #[cfg(test)]
+mod rights_tests;
+#[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod test_support;

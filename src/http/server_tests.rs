@@ -1,21 +1,15 @@
 //! The server over real sockets, against clients that do not behave.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
-use crate::clock::Clock;
-use crate::engine::ComputePool;
-use crate::task;
 
 const TOKEN: &str = "authorization: PBSAPIToken admin@pbs!default:s3cret\r\n";
 
@@ -36,21 +30,9 @@ fn start(connections_max: usize, unauthenticated: Duration) -> Tested {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let keys = ServerKeys { tickets: TicketKeys::new(vec![1; 32], vec![2; 32]), tokens: TokenKey::new(vec![3; 32]) };
-    let mut users = Users::default();
-    users.set_up(&"admin@pbs!default".parse().unwrap(), "s3cret", &keys.tokens).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let app = App {
-        clock: Clock::system(),
-        tasks: task::Registry::open(folder.path(), Clock::system()).unwrap(),
-        compute: ComputePool::new(1).unwrap(),
-        lifecycle: Lifecycle::new(4),
-        users: UserBook::new(users),
-        keys,
-        delays: Delays { unauthenticated, denied: Duration::ZERO },
-        logins: Semaphore::new(LOGINS_MAX),
-        datastores: BTreeMap::new(),
-    };
+    let mut app = test_support::app(folder.path(), test_support::first_users(), []);
+    app.delays.unauthenticated = unauthenticated;
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let shutdown_timeout = Duration::from_secs(5);
     let running = Server::start(ServerConfig { socket, tls, connections_max, shutdown_timeout, app }).unwrap();
