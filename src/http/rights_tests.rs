@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::context::RequestContext;
 use super::params::{self, ParamKind, ParamSpec, Params, Received};
 use super::rights::{Reach, Refused, enforce};
-use super::router::{Access, Route};
+use super::router::{Access, BodyUse, Route};
+use super::shape::Returns;
 use super::{api, test_support};
 use crate::auth::{Acl, AclEntry, AclPath, Privileges, Role};
 use crate::error::Kind;
@@ -56,15 +57,15 @@ fn sample_of(name: &str, kind: &ParamKind) -> String {
     }
 }
 
-/// Parameters with which the row's rule can be decided.
-fn samples(route: &Route) -> Params {
+/// Names and values with which the row's rule can be decided.
+fn given(route: &Route) -> Vec<(&'static str, String)> {
     let about_groups = ["ns", "parent", "backup-type", "backup-id"];
-    let given: Vec<(&str, String)> = route
-        .params
-        .iter()
-        .filter(|spec| spec.required || about_groups.contains(&spec.name))
-        .map(|spec| (spec.name, sample(spec)))
-        .collect();
+    let wanted = |spec: &&ParamSpec| spec.required || about_groups.contains(&spec.name);
+    route.params.iter().filter(wanted).map(|spec| (spec.name, sample(spec))).collect()
+}
+
+fn samples(route: &Route) -> Params {
+    let given = given(route);
     let path: Vec<(&str, &str)> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
     params::check(route.params, Received::from_query(&path, "").unwrap()).unwrap_or_else(|e| panic!("{route:?}: {e}"))
 }
@@ -216,4 +217,146 @@ fn rules_of_handlers_are_known_by_name() {
     let open: Vec<String> =
         router.routes().filter(|r| matches!(r.access, Access::Anybody)).map(|route| format!("{route:?}")).collect();
     assert_eq!(BTreeSet::from_iter(open), BTreeSet::from(["GET ping".to_owned(), "POST access/ticket".to_owned()]));
+}
+
+/// The row as a request: the path below `/api2/FORMAT/`, parameters in the query.
+fn target(route: &Route, format: &str) -> String {
+    let given = given(route);
+    let mut path = route.path.to_owned();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in &given {
+        let slot = format!("{{{name}}}");
+        if path.contains(&slot) {
+            let escaped = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+            path = path.replace(&slot, &escaped.to_string());
+        } else {
+            query.append_pair(name, value);
+        }
+    }
+    format!("/api2/{format}/{path}?{}", query.finish())
+}
+
+async fn wired() -> test_support::Tested {
+    let World { app, _dir } = World::new().await;
+    let mut app = Arc::into_inner(app).unwrap();
+    let mut users = test_support::first_users();
+    let key = test_support::keys().tokens;
+    users.add_user(&USER.parse().unwrap(), None);
+    users.set_token(&TOKEN.parse().unwrap(), "x", &key, None).unwrap();
+    app.users = super::UserBook::new(users);
+    test_support::serve(app, _dir, 64)
+}
+
+const STRANGER: &str = "authorization: PBSAPIToken u@pbs!t:x\r\n";
+
+#[tokio::test]
+async fn no_row_is_reached_without_login_or_without_its_privilege() {
+    let server = wired().await;
+    let store = server.dir().join("main");
+    let before = tree(&store);
+    for route in api::router().routes() {
+        let method = route.method.as_str();
+        if !matches!(route.access, Access::Anybody) {
+            for format in ["json", "extjs"] {
+                let answer = server.request(method, &target(route, format), "", None).await;
+                assert!(answer.starts_with("HTTP/1.1 401 "), "{route:?}: {answer:.300}");
+                assert!(answer.contains("authentication failed"), "{route:?}: {answer:.300}");
+            }
+            let answer = server.request(method, &target(route, "json"), "cookie: PBSAuthCookie=x\r\n", None).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{route:?}: {answer:.300}");
+        }
+        if rule(route.access).is_some() {
+            let answer = server.request(method, &target(route, "json"), STRANGER, None).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{route:?}: {answer:.300}");
+            let answer = server.request(method, &target(route, "extjs"), STRANGER, None).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"status\":403"),
+                "{route:?}: {answer:.300}"
+            );
+        }
+    }
+    assert_eq!(tree(&store), before);
+}
+
+/// Every path in a directory.
+fn tree(dir: &std::path::Path) -> BTreeSet<std::path::PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.insert(path);
+    }
+    found
+}
+
+#[tokio::test]
+async fn answers_have_the_shape_of_their_row() {
+    let server = wired().await;
+    let mut answered = Vec::new();
+    for route in api::router().routes().filter(|route| route.method == http::Method::GET) {
+        let (shape, beside) = match route.returns {
+            Returns::Data(shape) => (shape, [].as_slice()),
+            Returns::With(shape, beside) => (shape, beside),
+            Returns::Own(_) | Returns::Stream(_) | Returns::Upgrade => continue,
+        };
+        assert_eq!(route.body, BodyUse::Parameters, "{route:?}");
+        let answer = server.get(&target(route, "json")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        if !head.starts_with("HTTP/1.1 200 ") {
+            assert!(head.starts_with("HTTP/1.1 4"), "{route:?}: {answer:.300}");
+            continue;
+        }
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&unchunked(head, body)).unwrap();
+        let data = object.remove("data").unwrap();
+        shape.check(&data).unwrap_or_else(|e| panic!("{route:?}: {e}"));
+        let names: BTreeSet<&str> = object.keys().map(String::as_str).collect();
+        assert_eq!(names, beside.iter().map(|field| field.name).collect(), "{route:?}");
+        answered.push(format!("{route:?}"));
+    }
+    assert!(answered.len() >= 5, "{answered:?}");
+}
+
+/// A body without its transfer encoding.
+fn unchunked(head: &str, body: &str) -> String {
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return body.to_owned();
+    }
+    let (mut whole, mut rest) = (String::new(), body);
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        whole.push_str(&after[..length]);
+        rest = after[length..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+#[tokio::test]
+async fn every_path_above_a_row_lists_what_lies_below() {
+    let server = wired().await;
+    let router = api::router();
+    let paths: Vec<Vec<&str>> = router.routes().map(|route| route.path.split('/').collect()).collect();
+    let mut nodes: BTreeSet<Vec<&str>> = BTreeSet::new();
+    for path in &paths {
+        nodes.extend((0..path.len()).map(|depth| path[..depth].to_vec()));
+    }
+    let served = |node: &Vec<&str>| {
+        router.routes().any(|r| r.method == http::Method::GET && r.path.split('/').collect::<Vec<_>>() == *node)
+    };
+    for node in nodes.iter().filter(|node| !served(node)) {
+        let shown: Vec<&str> = node.iter().map(|part| if part.starts_with('{') { "anything" } else { part }).collect();
+        let below: BTreeSet<&str> = paths
+            .iter()
+            .filter(|path| path.len() > node.len() && path.starts_with(node) && !path[node.len()].starts_with('{'))
+            .map(|path| path[node.len()])
+            .collect();
+        let want: Vec<_> = below.iter().map(|name| serde_json::json!({ "subdir": name })).collect();
+        let answer = server.get(&format!("/api2/json/{}", shown.join("/"))).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{node:?}: {answer:.300}");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["data"], serde_json::Value::from(want), "{node:?}");
+    }
 }

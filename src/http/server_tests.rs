@@ -3,67 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use super::*;
-
-const TOKEN: &str = "authorization: PBSAPIToken admin@pbs!default:s3cret\r\n";
-
-struct Tested {
-    running: Running,
-    connector: TlsConnector,
-    _tasks: tempfile::TempDir,
-}
+use super::test_support::{self, ADMIN, Tested};
 
 fn start(connections_max: usize, unauthenticated: Duration) -> Tested {
-    let certificate = self_signed("").unwrap();
-    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(certificate.chain_pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let folder = tempfile::tempdir().unwrap();
-    let mut app = test_support::app(folder.path(), test_support::first_users(), []);
+    let dir = tempfile::tempdir().unwrap();
+    let mut app = test_support::app(dir.path(), test_support::first_users(), []);
     app.delays.unauthenticated = unauthenticated;
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let shutdown_timeout = Duration::from_secs(5);
-    let running = Server::start(ServerConfig { socket, tls, connections_max, shutdown_timeout, app }).unwrap();
-    Tested { running, connector: TlsConnector::from(Arc::new(client)), _tasks: folder }
-}
-
-impl Tested {
-    async fn connect(&self) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(self.running.local_addr).await.unwrap();
-        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
-    }
-
-    /// What comes back for these bytes until the server closes.
-    async fn ask(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect().await;
-        let (mut from, mut to) = tokio::io::split(&mut stream);
-        let mut answer = Vec::new();
-        // The server may close before all is sent.
-        let send = async {
-            let _ = to.write_all(bytes).await;
-            let _ = to.flush().await;
-        };
-        let (_, read) = tokio::join!(send, from.read_to_end(&mut answer));
-        // Whether it says goodbye in TLS when it closes does not matter here.
-        let _ = read;
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    async fn get(&self, path: &str) -> String {
-        self.ask(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{TOKEN}connection: close\r\n\r\n").as_bytes()).await
-    }
+    test_support::serve(app, dir, connections_max)
 }
 
 #[track_caller]
@@ -118,7 +69,7 @@ async fn bodies_too_long_or_never_ending_are_refused() {
 async fn one_connection_serves_many_requests_and_refusals() {
     let server = start(64, Duration::ZERO);
     let mut stream = server.connect().await;
-    for (headers, want) in [(TOKEN, "HTTP/1.1 200"), ("", "HTTP/1.1 401"), (TOKEN, "HTTP/1.1 200")] {
+    for (headers, want) in [(ADMIN, "HTTP/1.1 200"), ("", "HTTP/1.1 401"), (ADMIN, "HTTP/1.1 200")] {
         let request = format!("GET //api2/json/version HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = [0; 1024];

@@ -1,12 +1,18 @@
-//! What tests of the server share: an [`App`] with one user who may do everything, and a small datastore.
+//! What tests of the server share: an [`App`] with one user who may do everything, a small datastore, and the server over a real socket.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::{App, Delays, LOGINS_MAX, Lifecycle, UserBook};
+use super::{App, Delays, LOGINS_MAX, Lifecycle, Running, Server, ServerConfig, TlsIdentity, UserBook, self_signed};
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
 use crate::clock::Clock;
 use crate::engine::{ComputePool, Engine, EngineConfig};
@@ -54,4 +60,73 @@ pub(super) async fn datastore(dir: &Path) -> Datastore {
     let config = DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new("main".parse().unwrap(), base) };
     let engine = Engine::start("test", &EngineConfig::default()).unwrap();
     Datastore::open(config, engine, Clock::system()).await.unwrap()
+}
+
+/// The header line of who may do everything.
+pub(super) const ADMIN: &str = "authorization: PBSAPIToken admin@pbs!default:s3cret\r\n";
+
+/// A server on a loopback port, and what a client needs to know of it.
+pub(super) struct Tested {
+    pub(super) running: Running,
+    pub(super) connector: TlsConnector,
+    dir: tempfile::TempDir,
+}
+
+/// Serves `app`; `dir` lives as long as the server.
+pub(super) fn serve(app: App, dir: tempfile::TempDir, connections_max: usize) -> Tested {
+    let certificate = self_signed("").unwrap();
+    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate.chain_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let shutdown_timeout = Duration::from_secs(5);
+    let running = Server::start(ServerConfig { socket, tls, connections_max, shutdown_timeout, app }).unwrap();
+    Tested { running, connector: TlsConnector::from(Arc::new(client)), dir }
+}
+
+impl Tested {
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(super) async fn connect(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.running.local_addr).await.unwrap();
+        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+
+    /// What comes back for these bytes until the server closes.
+    pub(super) async fn ask(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        let (mut from, mut to) = tokio::io::split(&mut stream);
+        let mut answer = Vec::new();
+        // The server may close before all is sent.
+        let send = async {
+            let _ = to.write_all(bytes).await;
+            let _ = to.flush().await;
+        };
+        let (_, read) = tokio::join!(send, from.read_to_end(&mut answer));
+        // Whether it says goodbye in TLS when it closes does not matter here.
+        let _ = read;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub(super) async fn get(&self, path: &str) -> String {
+        self.request("GET", path, ADMIN, None).await
+    }
+
+    /// One request, its parameters in the path's query or as JSON.
+    pub(super) async fn request(&self, method: &str, path: &str, login: &str, json: Option<&str>) -> String {
+        let body = json.unwrap_or("");
+        let about = json.map_or(String::new(), |text| {
+            format!("content-type: application/json\r\ncontent-length: {}\r\n", text.len())
+        });
+        let text = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{login}{about}connection: close\r\n\r\n{body}");
+        self.ask(text.as_bytes()).await
+    }
 }
