@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::context::{App, RequestContext, discard, read_body};
+use super::maintenance;
 use super::params::{self, JSON_BYTES_MAX, ParamErrors, Received};
 use super::reply::{self, Format, Outcome, Response};
 use super::rights::{Reach, Refused, enforce};
@@ -76,9 +77,8 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
         }
         Found::Call(route, path_params) => {
             let delays = app.delays;
-            match call(app, route, &path_params, peer, auth, request).await {
-                Ok(Reply::Data(outcome)) => reply::outcome(format, outcome),
-                Ok(Reply::Raw(response)) => response,
+            match call(app, route, &path_params, format, peer, auth, request).await {
+                Ok(response) => response,
                 Err(Refusal::Parameters(errors)) => reply::param_errors(format, &errors),
                 Err(Refusal::Access) => {
                     tokio::time::sleep(delays.denied).await;
@@ -163,10 +163,11 @@ async fn call(
     app: Arc<App>,
     route: &Route,
     path_params: &[(&'static str, String)],
+    format: Format,
     peer: SocketAddr,
     auth: AuthId,
     request: Taken,
-) -> Result<Reply, Refusal> {
+) -> Result<Response, Refusal> {
     let Taken { head, body, upgrade } = request;
     let query = head.uri.query().unwrap_or("");
     let path: Vec<(&str, &str)> = path_params.iter().map(|(name, text)| (*name, text.as_str())).collect();
@@ -200,5 +201,10 @@ async fn call(
         Refused::Plainly => Refusal::Access,
         Refused::With(error) => Refusal::Failed(error),
     })?;
-    Ok((route.handler)(context, params).await?)
+    let operation = maintenance::begin(route, &context, &params)?;
+    Ok(match (route.handler)(context, params).await? {
+        Reply::Data(outcome) => reply::outcome(format, outcome),
+        Reply::Rows(rows) => maintenance::hold(rows.into_response(format).await?, operation),
+        Reply::Raw(response) => maintenance::hold(response, operation),
+    })
 }

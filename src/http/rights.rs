@@ -5,6 +5,7 @@ use super::params::Params;
 use crate::auth::{AclPath, Privileges};
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
+use crate::store::Operation;
 use crate::types::{AuthId, DatastoreName, Group, Namespace, Snapshot};
 
 /// Who may make a call.
@@ -144,6 +145,7 @@ fn reach(context: &RequestContext, params: &Params, full: Privileges, own: Privi
 async fn check_owner(context: &RequestContext, params: &Params) -> Result<()> {
     let ns: Namespace = params.parsed_opt("ns")?.unwrap_or_default();
     let store = context.app.datastore(&params.parsed("store")?)?;
+    let _reading = store.begin_operation(Operation::Read)?;
     let owner = store.owner(&ns, &group_of(params)?).await?;
     owned_by(&context.auth, &owner)
 }

@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::context::RequestContext;
 use super::params::{ParamSpec, Params};
 use super::reply::{Outcome, Response};
+use super::rows::Rows;
 use crate::error::Result;
 
 pub use super::rights::Access;
@@ -36,6 +37,8 @@ pub enum BodyUse {
 pub enum Reply {
     /// A value, dressed as the path asks.
     Data(Outcome),
+    /// A list that may be long, dressed as the path asks, and sent while it is made.
+    Rows(Rows),
     /// A response of its own.
     Raw(Response),
 }

@@ -8,6 +8,7 @@ use super::session::params::{BACKUP_UPGRADE, READER_UPGRADE, UpgradeTarget};
 use super::{RequestContext, backup as backup_session, reader as reader_session};
 use crate::auth::{AclPath, Privileges};
 use crate::error::{Error, Result};
+use crate::store::Operation;
 use crate::store::layout::Layout;
 
 /// What a client names in its `Upgrade` header to write a snapshot.
@@ -33,6 +34,8 @@ pub async fn backup(ctx: RequestContext, params: Params) -> Result<Response> {
     let RequestContext { app, auth, peer, headers, version, upgrade, .. } = ctx;
     check_protocol(&headers, version, BACKUP_PROTOCOL)?;
     let upgrade = upgrade.ok_or_else(|| Error::invalid("missing Upgrade header"))?;
+    // Before the first look at the disk; the lease begins one of its own.
+    let _asking = store.begin_operation(Operation::Write)?;
     let UpgradeTarget { ns, snapshot, benchmark, .. } = target;
     if !store.namespace_exists(&ns).await? {
         return Err(Error::not_found("namespace not found"));
@@ -78,6 +81,7 @@ pub async fn reader(ctx: RequestContext, params: Params) -> Result<Response> {
     let RequestContext { app, auth, peer, headers, version, upgrade, .. } = ctx;
     check_protocol(&headers, version, READER_PROTOCOL)?;
     let upgrade = upgrade.ok_or_else(|| Error::invalid("missing Upgrade header"))?;
+    let _asking = store.begin_operation(Operation::Read)?;
     let UpgradeTarget { ns, snapshot, .. } = target;
     if !privileges.has_any(Privileges::DATASTORE_READ) {
         let owner = store.owner(&ns, snapshot.group()).await?;

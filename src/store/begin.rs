@@ -9,6 +9,7 @@ use super::datastore::Inner;
 use super::explain::failed;
 use super::lease::{Lease, Locks};
 use super::lock::{DirLock, Refusal};
+use super::operations::OperationGuard;
 use super::process_lock::Share;
 use super::snapshot::{create_owner, is_group_leftover, load_manifest, read_owner, remove_group_if_empty};
 use super::tree;
@@ -32,6 +33,7 @@ pub(super) struct Begin {
     pub(super) auth: AuthId,
     pub(super) benchmark: bool,
     pub(super) share: Share,
+    pub(super) operation: OperationGuard,
 }
 
 impl Begin {
@@ -42,8 +44,8 @@ impl Begin {
         let (group, group_made) = self.lock_group(disk, &group_dir)?;
         match self.enter_group(disk) {
             Ok((base, base_lock, snapshot)) => {
-                let Self { store, namespace, snapshot: name, share, .. } = self;
-                let locks = Locks { snapshot, base: base_lock, group, share };
+                let Self { store, namespace, snapshot: name, share, operation, .. } = self;
+                let locks = Locks { snapshot, base: base_lock, group, share, operation };
                 Ok(BackupLease::new(Lease::new(store, (namespace, name), base, group_made, locks)))
             }
             Err(e) => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::operations::MaintenanceMode;
 use crate::types::DatastoreName;
 
 /// What is made durable, and when (`tuning: sync-level` of spec 01 §6.2).
@@ -52,6 +53,8 @@ pub struct DatastoreConfig {
     /// Where manifest locks lie if a server of the original kind works on the same directory at the same time:
     /// `/run/proxmox-backup/locks` of releases before 3.3.5. `None` locks the manifest file itself.
     pub lock_dir: Option<PathBuf>,
+    /// What is refused from the first moment on; [`Datastore::set_maintenance`](super::Datastore::set_maintenance) changes it later.
+    pub maintenance: Option<MaintenanceMode>,
 }
 
 impl DatastoreConfig {
@@ -65,6 +68,7 @@ impl DatastoreConfig {
             checks: CheckSwitches::default(),
             owner: None,
             lock_dir: None,
+            maintenance: None,
         }
     }
 }

@@ -20,6 +20,7 @@ use super::layout::Layout;
 use super::lock::{DirLock, Refusal};
 use super::manifest_lock::ManifestLocks;
 use super::network_fs::is_network_fs;
+use super::operations::{ActiveOperations, MaintenanceMode, Operation, OperationGuard, Operations};
 use super::presence::CheckReport;
 use super::process_lock::{self, Exclusion, ProcessLock};
 use super::reader::ReaderLease;
@@ -52,6 +53,7 @@ pub(super) struct Inner {
     pub(super) manifest_locks: ManifestLocks,
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
+    pub(super) operations: Arc<Operations>,
     pub(super) network_fs: bool,
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
@@ -77,6 +79,7 @@ impl Inner {
             process_lock: process_lock::open(disk, &layout.lock_file()).map_err(opening)?,
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
             chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone())),
+            operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
             config,
             layout,
@@ -194,6 +197,27 @@ impl Datastore {
     /// Whether it lies on a network or user-space file system, where another host may change files behind our back.
     pub fn is_network_fs(&self) -> bool {
         self.inner.network_fs
+    }
+
+    /// Begins an operation, unless a maintenance mode refuses it: `Invalid`, naming the datastore, the mode and its message. Whoever uses
+    /// the datastore holds the guard to the end. Leases of backups and readers hold one of their own.
+    pub fn begin_operation(&self, operation: Operation) -> Result<OperationGuard> {
+        self.inner.operations.begin(operation)
+    }
+
+    /// Sets or ends a maintenance mode for what begins from now on; returns what runs at that moment, which goes on.
+    pub fn set_maintenance(&self, mode: Option<MaintenanceMode>) -> ActiveOperations {
+        self.inner.operations.set_mode(mode)
+    }
+
+    /// The maintenance mode that is on.
+    pub fn maintenance(&self) -> Option<MaintenanceMode> {
+        self.inner.operations.mode()
+    }
+
+    /// How many operations run.
+    pub fn active_operations(&self) -> ActiveOperations {
+        self.inner.operations.active()
     }
 
     /// Space of its file system.
@@ -382,6 +406,7 @@ impl Datastore {
         auth: &AuthId,
         benchmark: bool,
     ) -> Result<BackupLease> {
+        let operation = self.begin_operation(Operation::Write)?;
         // What is made on the empty mount point of a disk that is not there would be hidden when it comes back.
         self.inner.checker.confirm_place(&self.inner.engine).await?;
         if !self.namespace_exists(ns).await? {
@@ -395,17 +420,19 @@ impl Datastore {
             auth: auth.clone(),
             benchmark,
             share,
+            operation,
         };
         self.inner.engine.run(move |disk| begin.run(disk)).await?
     }
 
     /// Starts reading a snapshot, which is locked against removal meanwhile. An unfinished one that nobody writes may be read.
     pub async fn begin_reader(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<ReaderLease> {
+        let operation = self.begin_operation(Operation::Read)?;
         let (ns, snapshot) = (ns.clone(), snapshot.clone());
         let begun = self.inner.run(move |disk, inner| {
             let dir = inner.layout.snapshot(&ns, &snapshot);
             match DirLock::take(disk, &dir, LockMode::Shared) {
-                Ok(lock) => Ok(ReaderLease::new(Arc::clone(inner), ns, snapshot, lock)),
+                Ok(lock) => Ok(ReaderLease::new(Arc::clone(inner), (ns, snapshot), lock, operation)),
                 Err(Refusal::Absent) => Err(Error::invalid(format!("snapshot {snapshot} does not exist."))),
                 Err(refusal) => Err(refusal.of_snapshot(&dir, "locked by another operation")),
             }

@@ -15,6 +15,7 @@ use super::backup::Base;
 use super::datastore::Inner;
 use super::explain::failed;
 use super::lock::DirLock;
+use super::operations::OperationGuard;
 use super::process_lock::Share;
 use super::snapshot::{remove_group_if_empty, remove_snapshot_dir};
 use crate::engine::Disk;
@@ -46,6 +47,8 @@ pub(super) struct Locks {
     pub(super) base: Option<DirLock>,
     pub(super) group: DirLock,
     pub(super) share: Share,
+    /// Counted as a running operation as long as anything is locked.
+    pub(super) operation: OperationGuard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,8 +208,8 @@ impl Lease {
             state.failure = outcome.err();
             state.locks.take()
         };
-        if let Some(Locks { snapshot, base, group, share }) = locks {
-            drop((snapshot, base, group));
+        if let Some(Locks { snapshot, base, group, share, operation }) = locks {
+            drop((snapshot, base, group, operation));
             self.state.lock().share = Some(share);
         }
         self.over.send_replace(true);

@@ -12,6 +12,7 @@
 //! | what becomes of an uploaded chunk | [`collision`], `chunk_store` |
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
+//! | what a maintenance mode refuses | `operations` |
 
 mod backup;
 mod begin;
@@ -33,6 +34,7 @@ mod lease;
 mod lock;
 mod manifest_lock;
 mod network_fs;
+mod operations;
 pub mod presence;
 mod process_lock;
 mod reader;
@@ -50,6 +52,9 @@ pub use datastore::Datastore;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
+pub use operations::{
+    ActiveOperations, MAINTENANCE_MESSAGE_BYTES_MAX, MaintenanceKind, MaintenanceMode, Operation, OperationGuard,
+};
 pub use presence::{CheckReport, MissingReason};
 pub use process_lock::Exclusion;
 pub use reader::ReaderLease;

@@ -6,6 +6,7 @@ use super::datastore::Inner;
 use super::file_reader::FileReader;
 use super::index_read::IndexReader;
 use super::lock::DirLock;
+use super::operations::OperationGuard;
 use crate::error::Result;
 use crate::types::{ArchiveName, Namespace, Snapshot};
 
@@ -16,11 +17,17 @@ pub struct ReaderLease {
     namespace: Namespace,
     snapshot: Snapshot,
     lock: Option<DirLock>,
+    _operation: OperationGuard,
 }
 
 impl ReaderLease {
-    pub(super) fn new(store: Arc<Inner>, namespace: Namespace, snapshot: Snapshot, lock: DirLock) -> Self {
-        Self { store, namespace, snapshot, lock: Some(lock) }
+    pub(super) fn new(
+        store: Arc<Inner>,
+        (namespace, snapshot): (Namespace, Snapshot),
+        lock: DirLock,
+        operation: OperationGuard,
+    ) -> Self {
+        Self { store, namespace, snapshot, lock: Some(lock), _operation: operation }
     }
 
     /// Namespace of the snapshot.
