@@ -27,6 +27,52 @@ pub struct EngineCounters {
     pub in_flight_max: u64,
     /// Pieces of blocking file work done.
     pub jobs: u64,
+    /// What file work asked of the disk.
+    pub disk: DiskCounts,
+}
+
+/// What was asked of a [`Disk`](super::Disk), presence checks aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    /// Files and directories opened, made ones aside.
+    pub opened: u64,
+    /// Directories whose entries were read.
+    pub directories_read: u64,
+    /// Questions about one file: `stat`, `lstat`, `fstat`.
+    pub stats: u64,
+    /// Everything else.
+    pub others: u64,
+}
+
+/// The live numbers of [`DiskCounts`].
+#[derive(Debug, Default)]
+pub(super) struct LiveCounts {
+    opened: AtomicU64,
+    directories_read: AtomicU64,
+    stats: AtomicU64,
+    others: AtomicU64,
+}
+
+impl LiveCounts {
+    pub(super) fn count(&self, op: &str) {
+        let counter = match op {
+            "open" => &self.opened,
+            "readdir" => &self.directories_read,
+            "stat" | "lstat" | "fstat" => &self.stats,
+            _ => &self.others,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> DiskCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DiskCounts {
+            opened: read(&self.opened),
+            directories_read: read(&self.directories_read),
+            stats: read(&self.stats),
+            others: read(&self.others),
+        }
+    }
 }
 
 /// How a check was answered.
@@ -68,8 +114,8 @@ impl Counters {
         self.in_flight_max.fetch_max(now as u64, Ordering::Relaxed);
     }
 
-    /// All of them now; `jobs` is the pool's number.
-    pub(super) fn snapshot(&self, jobs: u64) -> EngineCounters {
+    /// All of them now; `jobs` is the pool's number, `disk` are the disk's.
+    pub(super) fn snapshot(&self, jobs: u64, disk: DiskCounts) -> EngineCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let [statx_inline, statx_cached, statx_ring, statx_pool] = self.answered.each_ref().map(read);
         EngineCounters {
@@ -83,6 +129,7 @@ impl Counters {
             ring_submissions: read(&self.ring_submissions),
             in_flight_max: read(&self.in_flight_max),
             jobs,
+            disk,
         }
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
 
+use super::counters::{DiskCounts, LiveCounts};
+use super::dir::meta_of as meta_of_stat;
 use super::fault::Fault;
 use crate::sync::note_disk_work;
 
@@ -41,6 +43,19 @@ pub struct FileMeta {
     pub ino: u64,
     /// Number of names; 0 for a removed file or directory that is still open.
     pub nlink: u64,
+    /// When its content changed last.
+    pub mtime: FileTime,
+    /// When anything about it changed last; unlike the former, no program can set it.
+    pub ctime: FileTime,
+}
+
+/// A time stamp of a file, as finely as its file system tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileTime {
+    /// Since the epoch.
+    pub secs: i64,
+    /// Of the second.
+    pub nanos: u32,
 }
 
 /// One entry of a directory.
@@ -104,18 +119,20 @@ pub struct DiskFile {
 /// The disk of this machine. The simulated one joins it as a second variant.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
-    begin: Begin,
+    pub(super) begin: Begin,
 }
 
-/// What comes before each system call: the watch over held locks, and a test's fault.
+/// What comes before each system call: the watch over held locks, the count, and a test's fault.
 #[derive(Clone, Debug, Default)]
-struct Begin {
+pub(super) struct Begin {
+    counts: Arc<LiveCounts>,
     fault: Option<Arc<dyn Fault>>,
 }
 
 impl Begin {
-    fn op(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
+    pub(super) fn op(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
         note_disk_work(op);
+        self.counts.count(op);
         match &self.fault {
             Some(fault) => fault.before(op, path),
             None => Ok(()),
@@ -133,6 +150,8 @@ fn meta_of(m: &std::fs::Metadata) -> FileMeta {
         dev: m.dev(),
         ino: m.ino(),
         nlink: m.nlink(),
+        mtime: FileTime { secs: m.mtime(), nanos: u32::try_from(m.mtime_nsec()).unwrap_or(0) },
+        ctime: FileTime { secs: m.ctime(), nanos: u32::try_from(m.ctime_nsec()).unwrap_or(0) },
     }
 }
 
@@ -154,7 +173,12 @@ impl Disk {
 
     /// The same disk, with a fault before each operation (tests).
     pub fn with_fault(fault: Arc<dyn Fault>) -> Self {
-        Self { begin: Begin { fault: Some(fault) } }
+        Self { begin: Begin { fault: Some(fault), ..Begin::default() } }
+    }
+
+    /// What was asked of it and its clones so far.
+    pub fn counts(&self) -> DiskCounts {
+        self.begin.counts.now()
     }
 
     fn begin(&self, op: &'static str, path: &Path) -> io::Result<()> {
@@ -212,21 +236,7 @@ impl Disk {
     /// What `fstat` says about an open directory.
     pub fn dir_meta(&self, dir: &OwnedFd) -> io::Result<FileMeta> {
         self.begin.op("fstat", None)?;
-        let s = rustix::fs::fstat(dir)?;
-        Ok(FileMeta {
-            kind: match rustix::fs::FileType::from_raw_mode(s.st_mode) {
-                rustix::fs::FileType::RegularFile => FileKind::File,
-                rustix::fs::FileType::Directory => FileKind::Dir,
-                _ => FileKind::Other,
-            },
-            size_bytes: u64::try_from(s.st_size).unwrap_or(0),
-            mode: s.st_mode & 0o7777,
-            uid: s.st_uid,
-            gid: s.st_gid,
-            dev: s.st_dev,
-            ino: s.st_ino,
-            nlink: s.st_nlink,
-        })
+        Ok(meta_of_stat(&rustix::fs::fstat(dir)?))
     }
 
     /// A whole file, at most `max_bytes` long; a longer one is `InvalidData` and is not read.
@@ -371,6 +381,10 @@ impl Disk {
 }
 
 impl DiskFile {
+    pub(super) fn new(file: std::fs::File, begin: Begin) -> Self {
+        Self { file, begin }
+    }
+
     /// What `fstat` says.
     pub fn meta(&self) -> io::Result<FileMeta> {
         self.begin.op("fstat", None)?;
@@ -379,7 +393,11 @@ impl DiskFile {
 
     /// All of it, at most `max_bytes`; a longer file, or what is not a regular file, is `InvalidData` and is not read.
     pub fn read_all(&self, max_bytes: u64) -> io::Result<Vec<u8>> {
-        let meta = self.meta()?;
+        self.read_whole(&self.meta()?, max_bytes)
+    }
+
+    /// As [`Self::read_all`], for whoever has asked for [`Self::meta`] already.
+    pub fn read_whole(&self, meta: &FileMeta, max_bytes: u64) -> io::Result<Vec<u8>> {
         if meta.kind != FileKind::File {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
         }

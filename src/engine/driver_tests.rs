@@ -183,7 +183,7 @@ fn a_cold_disk_is_asked_through_the_workers_until_two_batches_were_warm() {
     driver.run().unwrap();
     assert_eq!(begun.recv().unwrap(), ["missing"], "all else was in the cache or inline");
     assert_eq!(answers[0].try_recv().unwrap().len(), 3);
-    let c = counters.snapshot(0);
+    let c = counters.snapshot(0, Default::default());
     assert_eq!((c.statx, c.statx_pool, c.batches_interactive), (7, 1, 4));
     // The third batch in a row without a miss was made inline.
     assert_eq!((c.statx_cached, c.statx_inline), (5, 1));

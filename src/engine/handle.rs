@@ -112,7 +112,7 @@ impl Engine {
 
     /// What was done so far.
     pub fn counters(&self) -> EngineCounters {
-        self.inner.counters.snapshot(self.inner.pool.done())
+        self.inner.counters.snapshot(self.inner.pool.done(), self.inner.disk.counts())
     }
 
     /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work

@@ -14,6 +14,7 @@
 
 mod adaptive;
 mod counters;
+mod dir;
 mod disk;
 mod driver;
 mod fault;
@@ -30,9 +31,11 @@ mod threads;
 mod uring;
 mod work_queue;
 
-pub use counters::EngineCounters;
+pub use counters::{DiskCounts, EngineCounters};
+pub use dir::DiskDir;
 pub use disk::{
-    DirEntry, Disk, DiskFile, FileKind, FileMeta, FsUsage, LockMode, RecordLock, SyncScope, release_flock, try_flock,
+    DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, FsUsage, LockMode, RecordLock, SyncScope, release_flock,
+    try_flock,
 };
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};

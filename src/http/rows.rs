@@ -83,7 +83,8 @@ impl Rows {
             None => return Err(died()),
             Some(first) => first,
         };
-        let body = Body { blocks: self.blocks, next: Some(first), begun: false, tail: Some(tail(self.attributes, format)?) };
+        let body =
+            Body { blocks: self.blocks, next: Some(first), begun: false, tail: Some(tail(self.attributes, format)?) };
         Ok(reply::with_body(StatusCode::OK, Some(reply::JSON), body.boxed_unsync()))
     }
 }

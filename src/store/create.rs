@@ -216,10 +216,22 @@ fn verify_chunk_dirs(disk: &Disk, chunks: &Path, first: u32, owner: Option<(u32,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::FileTime;
 
     #[test]
     fn what_is_wrong_is_named_with_its_remedy() {
-        let meta = |kind, mode, uid| FileMeta { kind, size_bytes: 0, mode, uid, gid: uid, dev: 1, ino: 1, nlink: 1 };
+        let meta = |kind, mode, uid| FileMeta {
+            kind,
+            size_bytes: 0,
+            mode,
+            uid,
+            gid: uid,
+            dev: 1,
+            ino: 1,
+            nlink: 1,
+            mtime: FileTime::default(),
+            ctime: FileTime::default(),
+        };
         let dir = |mode, owner| Demand { kind: FileKind::Dir, mode, owner };
         let path = Path::new("/d/.chunks");
         for (meta, demand, exact, expected) in [

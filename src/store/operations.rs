@@ -54,7 +54,8 @@ impl FromStr for MaintenanceKind {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
-        found.ok_or_else(|| Error::invalid(format!("{text:.80?} is no maintenance mode: read-only or offline expected")))
+        found
+            .ok_or_else(|| Error::invalid(format!("{text:.80?} is no maintenance mode: read-only or offline expected")))
     }
 }
 
@@ -264,7 +265,11 @@ mod tests {
             ("read-only", Read, ""),
             ("read-only", Lookup, ""),
             ("read-only", Write, "datastore 'main' is in maintenance mode 'read-only', nothing may change it"),
-            ("offline,message=disk", Write, "datastore 'main' is in maintenance mode 'offline', nothing may use it: disk"),
+            (
+                "offline,message=disk",
+                Write,
+                "datastore 'main' is in maintenance mode 'offline', nothing may use it: disk",
+            ),
             ("offline", Read, "datastore 'main' is in maintenance mode 'offline', nothing may use it"),
             ("offline", Lookup, ""),
         ] {

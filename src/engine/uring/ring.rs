@@ -195,7 +195,7 @@ mod tests {
         }
         assert_eq!(ring.slots.away(), 0);
         assert!(ended.iter().all(|end| end.result.is_ok()));
-        assert_eq!(ring.counters.snapshot(0).ring_submissions, 1, "one call for the batch");
+        assert_eq!(ring.counters.snapshot(0, Default::default()).ring_submissions, 1, "one call for the batch");
         ended.sort_by_key(|end| end.ticket.pos);
         assert!(ended.iter().map(|end| end.ticket.pos).eq(0..127), "each once");
     }
