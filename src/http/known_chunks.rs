@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | append | the chunks of one request, before any entry is applied | one batch ahead of all sweeps |
 //! | finish | each chunk that the closed indexes name, copied slots too, once | sorted, in passes of bounded memory |
+//! | before the manifest appears | those of them that a job of this daemon has taken out of the store meanwhile | the same |
 //! | preflight | the chunks of a base's index that is about to be used | in index order, ahead of the client |
 //!
 //! A chunk that is *missing* fails the request, and the base is marked as failed if it lent the chunk. A chunk that *could not be
@@ -31,7 +32,9 @@ use crate::error::{Error, Result};
 use crate::protocol::backup::{Session, Source, append_stat_failed, finish_stat_failed};
 use crate::protocol::passes::{PASS_DIGESTS_MAX, Pass};
 use crate::protocol::writers::AppendPlan;
-use crate::store::{BackupLease, CheckReport, Datastore, Freshness, IndexReader, MissingReason};
+use crate::store::{
+    BackupLease, CheckReport, Datastore, Freshness, IndexReader, MissingReason, Stay, Taken, TakenWatch,
+};
 use crate::sync::Mutex;
 use crate::task::Task;
 use crate::types::{ArchiveName, Digest};
@@ -52,6 +55,8 @@ pub struct KnownChunks {
     appends: AppendCounters,
     preflights: Mutex<HashMap<ArchiveName, watch::Receiver<Option<Verdict>>>>,
     running: Mutex<Vec<JoinHandle<()>>>,
+    /// Without the finish check, what the appends have seen has to last from the first of them on.
+    since_start: Option<TakenWatch>,
     budget: Duration,
 }
 
@@ -109,6 +114,7 @@ impl KnownChunks {
         ending: Ending,
         session: Arc<Mutex<Session>>,
     ) -> Self {
+        let since_start = (!store.config().checks.finish).then(|| store.watch_taken());
         Self {
             store,
             lease,
@@ -120,6 +126,7 @@ impl KnownChunks {
             appends: AppendCounters::default(),
             preflights: Mutex::default(),
             running: Mutex::default(),
+            since_start,
             budget: PREFLIGHT_BUDGET,
         }
     }
@@ -155,17 +162,46 @@ impl KnownChunks {
         }
     }
 
-    /// Sees that every chunk that the closed indexes `archives` name is there, each asked for once.
-    pub async fn check_finish(&self, archives: &[ArchiveName]) -> Result<()> {
-        if !self.store.config().checks.finish {
-            self.task.log("finish check: switched off for this datastore");
-            return Ok(());
-        }
-        self.ending.unless(self.sweep_indexes(archives, PASS_DIGESTS_MAX)).await
+    /// Sees that every chunk that the closed indexes `archives` name is there, each asked for once. What comes back keeps it that way as far
+    /// as jobs of this daemon go, until the manifest has appeared.
+    pub async fn check_finish(&self, archives: &[ArchiveName]) -> Result<Stay> {
+        let work = async {
+            if let Some(watch) = &self.since_start {
+                self.task.log("finish check: switched off for this datastore");
+                return self.check_taken(archives, watch).await;
+            }
+            let watch = self.store.watch_taken();
+            self.sweep_indexes(archives, PASS_DIGESTS_MAX, None).await?;
+            self.check_taken(archives, &watch).await
+        };
+        self.ending.unless(work).await
     }
 
-    /// The finish check with at most `digests_max` digests in memory.
-    pub(super) async fn sweep_indexes(&self, archives: &[ArchiveName], digests_max: usize) -> Result<()> {
+    /// Asks once more for the chunks that were taken out of the store since `watch` began, as far as `archives` name them.
+    async fn check_taken(&self, archives: &[ArchiveName], watch: &TakenWatch) -> Result<Stay> {
+        let stay = watch.stay().await;
+        match watch.taken() {
+            Taken::These(taken) if taken.is_empty() => {}
+            Taken::These(taken) => {
+                let taken = HashSet::from_iter(taken);
+                self.task.log(format!("finish check: {} chunks were taken out of the store meanwhile", taken.len()));
+                self.sweep_indexes(archives, PASS_DIGESTS_MAX, Some(&taken)).await?;
+            }
+            Taken::TooMany => {
+                self.task.log("finish check: too many chunks were taken out of the store meanwhile, all are asked for");
+                self.sweep_indexes(archives, PASS_DIGESTS_MAX, None).await?;
+            }
+        }
+        Ok(stay)
+    }
+
+    /// Asks for the chunks that `archives` name (with `only`: for those of them) with at most `digests_max` digests in memory.
+    pub(super) async fn sweep_indexes(
+        &self,
+        archives: &[ArchiveName],
+        digests_max: usize,
+        only: Option<&HashSet<Digest>>,
+    ) -> Result<()> {
         let started = Instant::now();
         let failed = |e: Error| e.context("stat registered chunks failed");
         let mut indexes = Vec::with_capacity(archives.len());
@@ -177,7 +213,7 @@ impl KnownChunks {
         let work = async {
             let mut pass = Some(Pass::first(digests_max));
             while let Some(now) = pass {
-                let (digests, next) = self.collect(&indexes, now, &progress).await.map_err(failed)?;
+                let (digests, next) = self.collect(&indexes, now, only, &progress).await.map_err(failed)?;
                 self.check_sorted(&digests, &progress).await?;
                 pass = next;
             }
@@ -201,6 +237,7 @@ impl KnownChunks {
         &self,
         indexes: &[IndexReader],
         mut pass: Pass,
+        only: Option<&HashSet<Digest>>,
         progress: &Progress,
     ) -> Result<(Vec<Digest>, Option<Pass>)> {
         progress.passes.fetch_add(1, Ordering::Relaxed);
@@ -209,7 +246,8 @@ impl KnownChunks {
             let mut scan = index.scan();
             while let Some(block) = scan.next_block().await? {
                 for entry in &block {
-                    if pass.add(&entry.digest) {
+                    let wanted = only.is_none_or(|only| only.contains(&entry.digest));
+                    if wanted && pass.add(&entry.digest) {
                         pass = self.compute.run(move || (pass.compact(), pass).1).await?;
                     }
                 }

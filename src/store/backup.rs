@@ -15,6 +15,7 @@ use super::index_read::IndexReader;
 use super::index_write::{DynamicWriter, FixedWriter};
 use super::lease::Lease;
 use super::snapshot::store_manifest;
+use super::taken::Stay;
 use crate::engine::Disk;
 use crate::error::{Error, Result};
 use crate::format::index::{INDEX_HEADER_BYTES, IndexCsum};
@@ -158,11 +159,12 @@ impl BackupLease {
     }
 
     /// Makes everything durable as the sync level says, then lets the manifest appear, then releases all locks. On an error
-    /// nothing is finished and the lease stays as it was.
+    /// nothing is finished and the lease stays as it was. What was seen to be there before `stay` began, or under it, is there when the
+    /// manifest appears.
     ///
     /// The chunks were asked for relative to a directory that has been open since the start; so it is asked once more whether that is still
     /// the one that a reader of this snapshot will find.
-    pub async fn finish(&self, manifest_blob: Vec<u8>) -> Result<()> {
+    pub async fn finish(&self, manifest_blob: Vec<u8>, stay: Stay) -> Result<()> {
         self.store().checker.confirm_place(&self.store().engine).await?;
         let share = self
             .write(move |disk, lease| {
@@ -177,6 +179,8 @@ impl BackupLease {
                     let _ = disk.unlink(&path);
                     return Err(e);
                 }
+                // The work goes on when its caller is gone, and so does the stay.
+                drop(stay);
                 Ok(lease.set_finished())
             })
             .await?;

@@ -162,7 +162,7 @@ async fn an_index_of_the_base_is_reused_if_everything_agrees() {
     let index = lease.open_index(&name("disk.img.fidx")).await.unwrap();
     let entries = index.scan().next_block().await.unwrap().unwrap();
     assert_eq!(entries[1].size_bytes, (4 << 20) - 5);
-    lease.finish(manifest(lease.snapshot(), closed.csum, closed.size_bytes)).await.unwrap();
+    lease.finish(manifest(lease.snapshot(), closed.csum, closed.size_bytes), stay(&store).await).await.unwrap();
     assert_eq!(
         lease.create_dynamic(&name("late.didx")).await.unwrap_err().to_string(),
         "backup already marked as finished."
@@ -187,7 +187,7 @@ async fn indexes_that_do_not_add_up_leave_nothing_behind() {
     assert!(error.to_string().contains("behind the last"), "{error}");
     assert!(
         lease
-            .finish(manifest(lease.snapshot(), digest, 1))
+            .finish(manifest(lease.snapshot(), digest, 1), stay(&store).await)
             .await
             .unwrap_err()
             .to_string()
@@ -336,13 +336,13 @@ async fn a_backup_does_not_finish_on_a_store_whose_chunks_were_moved_away() {
     std::process::Command::new("mv").arg(&chunks).arg(&away).status().unwrap();
     std::fs::create_dir(&chunks).unwrap();
     let manifest = Manifest::new(lease.snapshot()).to_blob();
-    let error = lease.finish(manifest.clone()).await.unwrap_err();
+    let error = lease.finish(manifest.clone(), stay(&store).await).await.unwrap_err();
     assert!(error.to_string().contains("not at its place"), "{error}");
     let path = base.join("vm/1").join(lease.snapshot().dir_name()).join(MANIFEST_BLOB);
     assert!(!path.exists(), "no manifest before its chunks are where readers look");
     std::fs::remove_dir(&chunks).unwrap();
     std::process::Command::new("mv").arg(&away).arg(&chunks).status().unwrap();
-    lease.finish(manifest).await.unwrap();
+    lease.finish(manifest, stay(&store).await).await.unwrap();
     assert!(path.exists());
 }
 
@@ -352,7 +352,7 @@ async fn a_snapshot_with_a_directory_for_a_manifest_can_be_removed() {
     let base = make_base(dir.path());
     let store = open(&base).await;
     let lease = store.begin_backup(&root(), &snapshot("vm/1", 0), &auth(), false).await.unwrap();
-    lease.finish(Manifest::new(lease.snapshot()).to_blob()).await.unwrap();
+    lease.finish(Manifest::new(lease.snapshot()).to_blob(), stay(&store).await).await.unwrap();
     let path = base.join("vm/1").join(lease.snapshot().dir_name());
     std::fs::remove_file(path.join(MANIFEST_BLOB)).unwrap();
     std::fs::create_dir(path.join(MANIFEST_BLOB)).unwrap();

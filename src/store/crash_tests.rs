@@ -83,10 +83,10 @@ async fn a_finish_that_fails_may_be_tried_again() {
         let lease = store.begin_backup(&root(), &snapshot("host/again", hours), &auth(), false).await.unwrap();
         let blob = manifest(lease.snapshot(), chunk(1).0, 1);
         fault.arm();
-        if lease.finish(blob.clone()).await.is_err() {
+        if lease.finish(blob.clone(), stay(&store).await).await.is_err() {
             failures += 1;
             assert!(store.load_manifest(&root(), lease.snapshot()).await.is_err(), "operation {at}");
-            lease.finish(blob).await.unwrap();
+            lease.finish(blob, stay(&store).await).await.unwrap();
         }
         if fault.count() <= at {
             break;

@@ -27,6 +27,7 @@ use super::reader::ReaderLease;
 use super::removal;
 use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotDir, SnapshotInfo};
 use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
+use super::taken::{Board, TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, Counts, GroupInfo, NamespaceRemoval};
 use crate::clock::{Clock, EpochSecs};
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
     pub(super) operations: Arc<Operations>,
+    pub(super) taken: Arc<Board>,
     pub(super) network_fs: bool,
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
@@ -81,6 +83,7 @@ impl Inner {
             chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone())),
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
+            taken: Arc::default(),
             config,
             layout,
             engine,
@@ -395,6 +398,17 @@ impl Datastore {
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.
     pub fn mark_suspect(&self, digests: &[Digest]) {
         self.inner.chunks.suspects.mark(digests.iter().copied());
+    }
+
+    /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of
+    /// its digest within, so that a backup that finishes just then asks for the chunk once more. Waits for manifests that are about to appear.
+    pub async fn taking(&self, digests: Vec<Digest>) -> Taking {
+        self.inner.taken.begin(digests).await
+    }
+
+    /// Remembers what is taken out of the store from now on.
+    pub fn watch_taken(&self) -> TakenWatch {
+        self.inner.taken.watch()
     }
 
     /// Starts a backup: namespace, group and owner checked, base chosen, directory made, locks taken (spec 03 §2 steps 5, 7–12).

@@ -13,6 +13,7 @@
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
 //! | what a maintenance mode refuses | `operations` |
+//! | how a running backup hears of what a job takes away | `taken` |
 
 mod backup;
 mod begin;
@@ -41,6 +42,7 @@ mod reader;
 mod removal;
 mod snapshot;
 mod suspects;
+mod taken;
 mod temps;
 mod tree;
 
@@ -60,6 +62,7 @@ pub use process_lock::Exclusion;
 pub use reader::ReaderLease;
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
 pub use suspects::SUSPECTS_MAX;
+pub use taken::{Stay, Taken, TakenWatch, Taking};
 pub use temps::RECORD_PREFIX;
 pub use tree::{Counts, GroupInfo, NamespaceRemoval, SnapshotFiles, TypeCounts};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{BackupLease, Datastore, DatastoreConfig, Inserted, SyncLevel};
+use super::{BackupLease, Datastore, DatastoreConfig, Inserted, Stay, SyncLevel};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Disk, Engine, EngineConfig, Fault};
 use crate::error::Result;
@@ -93,6 +93,11 @@ pub(super) fn manifest(snapshot: &Snapshot, csum: Digest, size: u64) -> Vec<u8> 
     manifest.to_blob()
 }
 
+/// What a backup finishes under.
+pub(super) async fn stay(store: &Datastore) -> Stay {
+    store.watch_taken().stay().await
+}
+
 /// Writes chunks and their index into a lease, and finishes it.
 pub(super) async fn write_backup(store: &Datastore, lease: &BackupLease, seeds: &[u8]) -> Result<()> {
     let size = (seeds.len() as u64) << 22;
@@ -107,7 +112,7 @@ pub(super) async fn write_backup(store: &Datastore, lease: &BackupLease, seeds: 
     let closed = writer.close(fixed_csum(&digests)).await?;
     let conf = blob::encode(b"memory: 512\n", Compression::None);
     lease.store_blob(&name("vm.conf.blob"), conf.into()).await?;
-    lease.finish(manifest(lease.snapshot(), closed.csum, closed.size_bytes)).await
+    lease.finish(manifest(lease.snapshot(), closed.csum, closed.size_bytes), stay(store).await).await
 }
 
 /// A whole backup.

@@ -32,8 +32,8 @@ impl Driver {
         if self.benchmark {
             return Ok(());
         }
-        self.known.check_finish(&indexes).await?;
-        self.lease.finish(checked.blob).await
+        let stay = self.known.check_finish(&indexes).await?;
+        self.lease.finish(checked.blob, stay).await
     }
 
     /// What the end of the connection means (spec 03 §9), and the result of the task.

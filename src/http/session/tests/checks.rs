@@ -95,6 +95,75 @@ async fn row_3_a_missing_chunk_that_the_new_backup_does_not_use_does_not_fail_it
     assert_eq!(world.verify_state(&base).await, None);
 }
 
+/// A job takes a chunk right behind the sweep that has seen it, and the manifest waits until that is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_a_job_takes_behind_the_finish_sweep_fails_finish() {
+    let world = World::new().await;
+    let base = full_backup(&world, "host/a", 0, &[1, 2, 3]).await;
+    let session = world.backup("host/a", 1).await;
+    let client = &session.client;
+    assert_eq!(use_base(client).await.0, 200);
+    let (size, csum) = write_archive(client, &[1, 2, 3], &[1, 2, 3]).await.unwrap();
+    client.manifest(&session.snapshot, &[(ARCHIVE, size, csum)]).await;
+    // Chunk 3 is announced and stays after all, chunk 9 is in no index of this backup.
+    let taking = world.store.taking([2, 3, 9].map(|seed| Digest::of(&plain(seed))).to_vec()).await;
+    let finish = async {
+        let finishing = client.ask("POST", "/finish");
+        tokio::pin!(finishing);
+        loop {
+            tokio::select! {
+                answer = &mut finishing => panic!("not before the taking ends: {answer:?}"),
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+            if world.log(&session.upid).await.contains_line("finish check: 3 chunks of 1 indexes are there") {
+                break;
+            }
+        }
+        let digest = remove(&world, 2);
+        drop(taking);
+        let text = format!("stat registered chunks failed - stat failed on {digest} - {NO_ENTRY}");
+        assert_eq!(finishing.await, (400, text));
+    };
+    finish.await;
+    assert!(
+        world.log(&session.upid).await.contains_line("finish check: 3 chunks were taken out of the store meanwhile")
+    );
+    assert!(!world.snapshot_dir(&session.snapshot).join("index.json.blob").exists());
+    gone_and_marked(&world, session, &base).await;
+}
+
+/// Without the finish check, nothing is asked for but what jobs have taken since the session began.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_finish_check_a_chunk_that_a_job_has_taken_fails_finish_still() {
+    let world = World::with_checks(CheckSwitches { finish: false, ..CheckSwitches::default() }).await;
+    let base = full_backup(&world, "host/a", 0, &[1, 2, 3]).await;
+    let session = world.backup("host/a", 1).await;
+    let client = &session.client;
+    assert_eq!(use_base(client).await.0, 200);
+    let (size, csum) = write_archive(client, &[1, 2, 3], &[1, 2, 3]).await.unwrap();
+    client.manifest(&session.snapshot, &[(ARCHIVE, size, csum)]).await;
+    let taking = world.store.taking(vec![Digest::of(&plain(2))]).await;
+    let digest = remove(&world, 2);
+    drop(taking);
+    let before = world.store.engine().counters().statx;
+    let text = format!("stat registered chunks failed - stat failed on {digest} - {NO_ENTRY}");
+    for _ in 0..2 {
+        assert_eq!(client.ask("POST", "/finish").await, (400, text.clone()), "the second attempt is no better");
+    }
+    assert_eq!(world.store.engine().counters().statx - before, 2, "only what was taken is asked for");
+    gone_and_marked(&world, session, &base).await;
+}
+
+trait ContainsLine {
+    fn contains_line(&self, begin: &str) -> bool;
+}
+
+impl ContainsLine for Vec<String> {
+    fn contains_line(&self, begin: &str) -> bool {
+        self.iter().any(|line| line.starts_with(begin))
+    }
+}
+
 /// An image of two slots, the second short.
 async fn image_backup(world: &World) -> (Snapshot, Vec<Digest>, Digest) {
     let session = world.backup("vm/1", 0).await;
@@ -368,10 +437,10 @@ async fn a_finish_check_in_passes_sees_every_chunk_once() {
     writer.close(400, csum).await.unwrap();
     let archives = [ARCHIVE.parse().unwrap()];
     let before = world.store.engine().counters().statx;
-    known.sweep_indexes(&archives, 16).await.unwrap();
+    known.sweep_indexes(&archives, 16, None).await.unwrap();
     assert_eq!(world.store.engine().counters().statx - before, 200);
     let digest = remove(&world, 77);
-    let error = known.sweep_indexes(&archives, 16).await.unwrap_err();
+    let error = known.sweep_indexes(&archives, 16, None).await.unwrap_err();
     let text = format!("stat registered chunks failed - stat failed on {digest} - {NO_ENTRY}");
     assert_eq!(error.to_string(), text);
     lease.abandon().await.unwrap();
