@@ -23,19 +23,7 @@ pub struct ReaderSession {
 impl ReaderSession {
     /// Begins to read `snapshot`.
     pub async fn open(client: &Client, namespace: &Namespace, snapshot: &Snapshot) -> Result<Self> {
-        let time = snapshot.time().to_string();
-        let namespace = namespace.to_string();
-        let mut query = vec![
-            ("backup-id", snapshot.group().id()),
-            ("backup-time", &time),
-            ("backup-type", snapshot.group().ty().as_str()),
-            ("debug", "true"),
-        ];
-        if !namespace.is_empty() {
-            query.push(("ns", &namespace));
-        }
-        query.push(("store", client.repository().store().as_str()));
-        let session = Session::open(client, "reader", &query, PROTOCOL).await?;
+        let session = Session::open(client, "reader", PROTOCOL, (namespace, snapshot), &[]).await?;
         Ok(Self { session })
     }
 

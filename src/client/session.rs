@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::repository::Repository;
 use super::rest::{AGENT, Client, FORM, JSON, Query, collect, data_of, error_text, lost, refused, target};
 use crate::error::{Error, Kind, Result};
+use crate::types::{Namespace, Snapshot};
 
 /// Windows that the official client announces: 2³¹ − 2, so the server never waits for an update (spec 03 §3).
 const WINDOW_BYTES: u32 = (1 << 31) - 2;
@@ -47,9 +48,27 @@ impl Drop for Connection {
 }
 
 impl Session {
-    /// Asks for `protocol` at `path` and starts HTTP/2 on the connection that comes back.
-    pub async fn open(client: &Client, path: &str, query: Query<'_>, protocol: &'static str) -> Result<Self> {
-        let upgraded = client.upgrade(path, query, protocol).await?;
+    /// Asks for `protocol` at `path`, about one snapshot, and starts HTTP/2 on the connection that comes back.
+    pub async fn open(
+        client: &Client,
+        path: &str,
+        protocol: &'static str,
+        (namespace, snapshot): (&Namespace, &Snapshot),
+        more: Query<'_>,
+    ) -> Result<Self> {
+        let (time, namespace) = (snapshot.time().to_string(), namespace.to_string());
+        let mut query = vec![
+            ("backup-id", snapshot.group().id()),
+            ("backup-time", &time),
+            ("backup-type", snapshot.group().ty().as_str()),
+            ("debug", "true"),
+            ("store", client.repository().store().as_str()),
+        ];
+        if !namespace.is_empty() {
+            query.push(("ns", &namespace));
+        }
+        query.extend_from_slice(more);
+        let upgraded = client.upgrade(path, &query, protocol).await?;
         let repository = client.repository().clone();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW_BYTES)

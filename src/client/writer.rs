@@ -59,20 +59,8 @@ pub struct BackupSession {
 impl BackupSession {
     /// Begins the backup of `snapshot`, which must be newer than the last of its group.
     pub async fn open(client: &Client, namespace: &Namespace, snapshot: &Snapshot) -> Result<Self> {
-        let time = snapshot.time().to_string();
-        let namespace = namespace.to_string();
-        let mut query = vec![
-            ("backup-id", snapshot.group().id()),
-            ("backup-time", &time),
-            ("backup-type", snapshot.group().ty().as_str()),
-            ("benchmark", "false"),
-            ("debug", "true"),
-        ];
-        if !namespace.is_empty() {
-            query.push(("ns", &namespace));
-        }
-        query.push(("store", client.repository().store().as_str()));
-        Ok(Self { session: Session::open(client, "backup", &query, PROTOCOL).await? })
+        let more = [("benchmark", "false")];
+        Ok(Self { session: Session::open(client, "backup", PROTOCOL, (namespace, snapshot), &more).await? })
     }
 
     /// The raw requests, for tests.

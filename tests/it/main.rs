@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the daemon's back")]
 
 mod adopt;
+mod connections;
 mod counts;
 mod crash;
 mod damaged;

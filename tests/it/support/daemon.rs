@@ -52,6 +52,8 @@ pub struct Setup {
     pub without_ring: bool,
     /// Known-chunk checks: append, finish, preflight.
     pub checks: [bool; 3],
+    /// More lines of the section `[server]`.
+    pub server: String,
     /// Sync level of the datastore.
     pub sync_level: &'static str,
     /// Where the datastore lies; the default is a fresh one in the daemon's folder.
@@ -68,6 +70,7 @@ impl Default for Setup {
             engine: std::env::var("RINGVAULT_TEST_ENGINE").unwrap_or_else(|_| "auto".into()),
             without_ring: std::env::var("RINGVAULT_TEST_SECCOMP").is_ok_and(|v| v == "1"),
             checks: [true; 3],
+            server: String::new(),
             sync_level: "none",
             store: None,
             is_checked: true,
@@ -156,10 +159,10 @@ impl Daemon {
     pub fn launch(&mut self) {
         let [append, finish, preflight] = self.setup.checks;
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nunauthenticated-delay-ms = 0\ndenied-delay-ms = 0\nshutdown-timeout-secs = 5\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nunauthenticated-delay-ms = 0\ndenied-delay-ms = 0\nshutdown-timeout-secs = 5\n{}\n\
              [[datastore]]\nname = \"{STORE}\"\npath = {:?}\nsync-level = \"{}\"\nengine = \"{}\"\n\
              checks = {{ append = {append}, finish = {finish}, preflight = {preflight} }}\n",
-            self.store, self.setup.sync_level, self.setup.engine
+            self.setup.server, self.store, self.setup.sync_level, self.setup.engine
         );
         let config = self.data.join("config.toml");
         std::fs::write(&config, text).expect("write the configuration");

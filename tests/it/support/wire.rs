@@ -149,9 +149,14 @@ impl Cutter {
 impl Conn {
     /// Connects and shakes hands; offers no ALPN, as the official client.
     pub async fn open(peer: &Peer) -> io::Result<Self> {
+        Self::open_with(peer, rustls::DEFAULT_VERSIONS).await
+    }
+
+    /// Connects with these versions of TLS.
+    pub async fn open_with(peer: &Peer, versions: &[&'static rustls::SupportedProtocolVersion]) -> io::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(io::Error::other)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pinned(peer.fingerprint)))
@@ -235,6 +240,17 @@ impl Conn {
             return Ok(Upgraded::Refused(reply));
         }
         Ok(Upgraded::Session(reply, self.into_h2().await?))
+    }
+
+    /// The version of TLS that was agreed on.
+    pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
+        self.tls.get_ref().1.protocol_version()
+    }
+
+    /// The next `len` bytes as they come.
+    pub async fn read_raw(&mut self, len: usize) -> io::Result<Bytes> {
+        patiently(fill(&mut self.tls, &mut self.buffer, len)).await?;
+        Ok(self.buffer.split_to(len).freeze())
     }
 
     /// Speaks HTTP/2 from here on.
