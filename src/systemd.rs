@@ -9,6 +9,14 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Reading the configuration again; [`ready`] says that it is done.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "systemd could not be told"),
+    }
+}
+
 /// A sign of life.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);

@@ -1,10 +1,15 @@
-//! The configuration file: text → `RawConfig` → [`Config`]. Pure.
+//! The configuration: text → `RawConfig` → [`Config`], and [`LiveConfig`], which keeps a running daemon by its file.
 //!
 //! [`Config`] is complete and valid; parts of the daemon receive their own section by value, and none of them reads a
-//! file, an environment variable or a global.
+//! file, an environment variable or a global. All but [`LiveConfig`], [`StoreBook`] and [`DataDir`] is pure.
 
+mod data_dir;
+mod edit;
+mod live;
+mod parts;
 mod raw;
 mod schema;
+mod stores;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,8 +17,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::types::DatastoreName;
+pub use data_dir::{DataDir, DirLock, PUBLIC_MODE, SECRET_MODE};
+pub use edit::Draft;
+pub use live::{LiveConfig, Loaded, read_text};
 use raw::{RawConfig, RawSection, Source};
-pub use schema::{Key, Kind, SECTIONS, Section, first_file, reference};
+pub use schema::{Effect, Key, Kind, SECTIONS, Section, first_file, reference};
+pub use stores::{Prepared, StoreBook};
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -50,7 +59,7 @@ pub struct ServerSection {
 }
 
 /// `[[datastore]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatastoreSection {
     /// Unique in the file.
     pub name: DatastoreName,
@@ -81,10 +90,6 @@ impl Config {
         let mut datastores: Vec<DatastoreSection> = Vec::new();
         for section in raw.sections("datastore") {
             let store = datastore(section, raw.source(), data_dir)?;
-            if datastores.iter().any(|other| other.name == store.name) {
-                let text = format!("there are two datastores {:?}", store.name.as_str());
-                return Err(raw.source().error(&section.span("name"), text));
-            }
             if let Some(other) = datastores.iter().find(|other| other.path == store.path) {
                 let text =
                     format!("the datastores {:?} and {:?} have one path", other.name.as_str(), store.name.as_str());

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::schema::{Key, Kind, SECTIONS, Section};
+use super::schema::{Effect, Key, Kind, SECTIONS, Section};
 use crate::error::{Error, Result};
 
 /// A value of its key's kind.
@@ -20,6 +20,7 @@ pub(super) enum Scalar {
 /// One table of the file, defaults filled in.
 #[derive(Clone, Debug)]
 pub(super) struct RawSection {
+    section: &'static Section,
     values: BTreeMap<&'static str, (Scalar, Range<usize>)>,
 }
 
@@ -65,9 +66,14 @@ impl<'a> RawConfig<'a> {
                 }
                 _ => return Err(form()),
             };
+            let read: &mut Vec<RawSection> = sections.entry(section.name).or_default();
             for table in tables {
-                let read = RawSection::read(section, table, &name.span(), source)?;
-                sections.entry(section.name).or_default().push(read);
+                let row = RawSection::read(section, table, &name.span(), source)?;
+                if let Some(id) = row.id().filter(|id| read.iter().any(|other| other.id() == Some(*id))) {
+                    let text = format!("there are two {}s {id:?}", section.name);
+                    return Err(source.error(&row.span(section.id_key()), text));
+                }
+                read.push(row);
             }
         }
         for section in SECTIONS.iter().filter(|section| !section.repeated) {
@@ -95,7 +101,7 @@ impl<'a> RawConfig<'a> {
 }
 
 impl RawSection {
-    fn read(section: &Section, table: &DeTable<'_>, at: &Range<usize>, source: Source<'_>) -> Result<Self> {
+    fn read(section: &'static Section, table: &DeTable<'_>, at: &Range<usize>, source: Source<'_>) -> Result<Self> {
         let mut values = BTreeMap::new();
         let mut given = Vec::new();
         flatten("", table, &mut given);
@@ -122,7 +128,12 @@ impl RawSection {
                 values.insert(key.name, (scalar(key, default.get_ref()).expect("likewise"), at.clone()));
             }
         }
-        Ok(Self { values })
+        Ok(Self { section, values })
+    }
+
+    /// What names a row of a repeated section.
+    fn id(&self) -> Option<&str> {
+        if self.section.repeated { self.text(self.section.id_key()) } else { None }
     }
 
     /// A text, path, address or word; `None` if it was left out and has no default.
@@ -149,6 +160,23 @@ impl RawSection {
     pub(super) fn span(&self, key: &str) -> Range<usize> {
         self.values.get(key).map_or(0..0, |(_, span)| span.clone())
     }
+}
+
+/// Which keys say something else in `new` than in `old` and take effect only at the next start. Both were read before.
+pub(super) fn restart_needed(old: &str, new: &str) -> Vec<String> {
+    let read = |text| RawConfig::parse(Source { name: "", text }).ok();
+    let (Some(old), Some(new)) = (read(old), read(new)) else { return Vec::new() };
+    let mut notes = Vec::new();
+    for section in SECTIONS.iter().filter(|section| !section.repeated) {
+        for key in section.keys.iter().filter(|key| key.effect == Effect::Start) {
+            let value =
+                |raw: &RawConfig<'_>| raw.section(section.name).values.get(key.name).map(|(value, _)| value.clone());
+            if value(&old) != value(&new) {
+                notes.push(format!("{} of {} takes effect at the next start", key.name, section.header()));
+            }
+        }
+    }
+    notes
 }
 
 /// Tables inside become dotted names: `checks = { append = true }` is `checks.append = true`.

@@ -30,8 +30,21 @@ pub struct Key {
     pub default: &'static str,
     /// Whether a section without it is refused.
     pub required: bool,
+    /// When a change of it takes effect.
+    pub effect: Effect,
     /// For people: what it does, and when to change it.
     pub doc: &'static str,
+}
+
+/// When a change of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// At a reload.
+    Reload,
+    /// At a reload while nobody uses the datastore.
+    Idle,
+    /// At the next start.
+    Start,
 }
 
 /// One table of the file.
@@ -48,11 +61,21 @@ pub struct Section {
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, default, required: false, doc }
+    Key { name, kind, default, required: false, effect: Effect::Reload, doc }
 }
 
 const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, default: "", required: true, doc }
+    Key { name, kind, default: "", required: true, effect: Effect::Reload, doc }
+}
+
+impl Key {
+    const fn at_start(self) -> Self {
+        Self { effect: Effect::Start, ..self }
+    }
+
+    const fn when_idle(self) -> Self {
+        Self { effect: Effect::Idle, ..self }
+    }
 }
 
 /// The whole file.
@@ -68,7 +91,8 @@ const SERVER: Section = Section {
             Kind::Address,
             "\"127.0.0.1:8007\"",
             "Address and port of the API. `0.0.0.0:8007` and `[::]:8007` serve all interfaces. `--listen` goes before it.",
-        ),
+        )
+        .at_start(),
         key(
             "tls-cert",
             Kind::Path,
@@ -81,7 +105,8 @@ const SERVER: Section = Section {
             Kind::Integer(1, 65_536),
             "512",
             "Connections open at a time. More are answered with 503, and still more are closed at once.",
-        ),
+        )
+        .at_start(),
         key(
             "sessions-max",
             Kind::Integer(1, 4096),
@@ -112,7 +137,8 @@ const SERVER: Section = Section {
             Kind::Integer(0, 1024),
             "0",
             "Threads for hashing and compression, shared by all datastores; 0 means one for each CPU.",
-        ),
+        )
+        .at_start(),
     ],
 };
 
@@ -123,7 +149,8 @@ const DATASTORE: Section = Section {
           makes one), only `main` of a new data directory is made at the first start.",
     keys: &[
         required("name", Kind::Text, "What clients call it: 3 to 32 of `A-Z a-z 0-9 _ . -`."),
-        required("path", Kind::Path, "Its directory. A relative path starts at the data directory."),
+        required("path", Kind::Path, "Its directory. A relative path starts at the data directory.")
+            .when_idle(),
         key("comment", Kind::Text, "", "A line for listings."),
         key(
             "sync-level",
@@ -157,27 +184,31 @@ const DATASTORE: Section = Section {
             "\"auto\"",
             "How presence is checked. `auto`: io_uring where the kernel grants it, else threads. The others force one, for measurement \
              and for containers that forbid io_uring.",
-        ),
+        )
+        .when_idle(),
         key(
             "workers",
             Kind::Integer(1, 256),
             "64",
             "Presence checks in flight at a time. Raise it for storage with high latency (network, distributed), lower it for one slow disk.",
-        ),
-        key("io-threads", Kind::Integer(1, 256), "16", "Threads for reading and writing files."),
+        )
+        .when_idle(),
+        key("io-threads", Kind::Integer(1, 256), "16", "Threads for reading and writing files.").when_idle(),
         key(
             "owner",
             Kind::Text,
             "",
             "`UID:GID` of new files and directories when the daemon runs as root; without it, those of the datastore's directory.",
-        ),
+        )
+        .when_idle(),
         key(
             "manifest-lock-dir",
             Kind::Path,
             "",
             "Where manifest locks lie, if a Proxmox Backup Server before 3.3.5 works on the same datastore at the same time: \
              `/run/proxmox-backup/locks`.",
-        ),
+        )
+        .when_idle(),
     ],
 };
 
@@ -185,13 +216,20 @@ const TASKS: Section = Section {
     name: "tasks",
     repeated: false,
     doc: "Records of what was done for whom.",
-    keys: &[key("dir", Kind::Path, "\"tasks\"", "Directory of the task logs. The newest 20,000 tasks are kept.")],
+    keys: &[
+        key("dir", Kind::Path, "\"tasks\"", "Directory of the task logs. The newest 20,000 tasks are kept.").at_start()
+    ],
 };
 
 impl Section {
     /// `[server]`, `[[datastore]]`.
     pub fn header(&self) -> String {
         if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+
+    /// The key that names a row of a repeated section: its first.
+    pub fn id_key(&self) -> &'static str {
+        self.keys.first().map_or("", |key| key.name)
     }
 
     /// The key of that name.
@@ -223,21 +261,32 @@ pub fn reference() -> String {
 # Configuration
 
 `ringvault.toml` in the data directory, written at the first start; `ringvault serve --config FILE` reads another file. It is TOML. A key that
-is not in this list is refused with its line and column. A change takes effect at the next start.
+is not in this list is refused with its line and column. A change takes effect when the file is read again (SIGHUP, `systemctl reload ringvault`), except
+where the list says otherwise: `idle` is a reload while nobody uses the datastore, `start` the next start of the daemon.
 
 This page is made from the table in `src/config/schema.rs`; a test compares them.
 "
     .to_owned();
     for section in SECTIONS {
         text.push_str(&format!("\n## `{}`\n\n{}\n\n", section.header(), section.doc));
-        text.push_str("| key | value | default | |\n|---|---|---|---|\n");
+        text.push_str("| key | value | default | effect | |\n|---|---|---|---|---|\n");
         for key in section.keys {
             let default = match (key.default, key.required) {
                 (_, true) => "required".to_owned(),
                 ("", false) => "none".to_owned(),
                 (default, false) => format!("`{default}`"),
             };
-            text.push_str(&format!("| `{}` | {} | {default} | {} |\n", key.name, key.kind.describe(), key.doc));
+            let effect = match key.effect {
+                Effect::Reload => "reload",
+                Effect::Idle => "idle",
+                Effect::Start => "start",
+            };
+            text.push_str(&format!(
+                "| `{}` | {} | {default} | {effect} | {} |\n",
+                key.name,
+                key.kind.describe(),
+                key.doc
+            ));
         }
     }
     text

@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::connection_file::{CONNECTION_FILE, Connection};
-use super::data_dir::{DataDir, PUBLIC_MODE, SECRET_MODE};
 use super::users_file;
 use crate::auth::{ServerKeys, Users, new_token_secret};
-use crate::config::{self, Config, ServerSection};
+use crate::config::{self, Config, DataDir, Loaded, PUBLIC_MODE, SECRET_MODE, ServerSection};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::http::{TlsIdentity, self_signed};
@@ -57,25 +56,23 @@ pub(super) fn check_ours(dir: &DataDir, file: Option<&Path>) -> Result<()> {
     }
 }
 
+/// Where the configuration lies: at `file`, or in the data directory.
+pub(super) fn configuration_path(dir: &DataDir, file: Option<&Path>) -> Result<PathBuf> {
+    match file {
+        Some(file) => std::path::absolute(file).map_err(|e| Error::io(format!("find {file:?}"), e)),
+        None => Ok(dir.path().join(CONFIG_FILE)),
+    }
+}
+
 /// Reads the configuration, from `file` or from the data directory; an empty data directory gets one.
-pub(super) fn configuration(dir: &DataDir, file: Option<&Path>) -> Result<Config> {
+pub(super) fn configuration(dir: &DataDir, file: Option<&Path>) -> Result<Loaded> {
     check_ours(dir, file)?;
-    let path = match file {
-        Some(file) => std::path::absolute(file).map_err(|e| Error::io(format!("find {file:?}"), e))?,
-        None => dir.path().join(CONFIG_FILE),
-    };
-    let bytes = match (dir.read(&path)?, file) {
-        (Some(bytes), _) => bytes,
-        (None, Some(_)) => return Err(Error::not_found(format!("there is no configuration file {path:?}"))),
-        (None, None) => {
-            let text = config::first_file();
-            dir.put(CONFIG_FILE, text.as_bytes(), PUBLIC_MODE)?;
-            tracing::info!(?path, "first start: configuration made");
-            text.into_bytes()
-        }
-    };
-    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{path:?} is not UTF-8")))?;
-    Config::parse(&text, &path.to_string_lossy(), dir.path())
+    let path = configuration_path(dir, file)?;
+    if file.is_none() && !dir.has(&path)? {
+        dir.put(CONFIG_FILE, config::first_file().as_bytes(), PUBLIC_MODE)?;
+        tracing::info!(?path, "first start: configuration made");
+    }
+    Loaded::parse(config::read_text(dir, &path)?, &path.to_string_lossy(), dir.path())
 }
 
 /// The certificate, made if neither it nor its key is there, or if the first start was cut off between the two.
@@ -162,7 +159,7 @@ mod tests {
     use crate::daemon::users_file::USERS_FILE;
 
     fn start(dir: &DataDir, port: u16) -> Result<(Config, Users, TlsIdentity)> {
-        let config = configuration(dir, None)?;
+        let config = configuration(dir, None)?.config;
         let keys = keys::load_or_make(dir)?;
         let tls = identity(dir, &config.server, "host")?;
         let users = users(dir, &keys, &config, SocketAddr::from(([127, 0, 0, 1], port)), tls.fingerprint())?;

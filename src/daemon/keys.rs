@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::data_dir::{DataDir, SECRET_MODE};
 use super::users_file::USERS_FILE;
 use crate::auth::{ServerKeys, TicketKeys, TokenKey};
+use crate::config::{DataDir, SECRET_MODE};
 use crate::error::{Error, Kind, Result};
 
 const KEYS_FILE: &str = "auth.key";

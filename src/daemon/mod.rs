@@ -8,14 +8,14 @@
 //! ```
 
 mod connection_file;
-mod data_dir;
 mod first_start;
 mod keys;
+mod reload;
 mod run;
 mod users_file;
 mod watch;
 
-pub use data_dir::DataDir;
+pub use crate::config::DataDir;
 pub use first_start::{ADMIN_TOKEN, CONFIG_FILE};
 pub use keys::load_or_make as load_or_make_keys;
 pub use run::{Options, run};

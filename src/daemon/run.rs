@@ -1,6 +1,5 @@
 //! Brings a daemon up, keeps it up, takes it down.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,15 +7,13 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use super::data_dir::DataDir;
 use super::watch::watch;
-use super::{first_start, keys, users_file};
+use super::{first_start, keys, reload, users_file};
 use crate::clock::Clock;
-use crate::config::{Config, DatastoreSection};
-use crate::engine::{ComputePool, Engine, EngineChoice, EngineConfig};
+use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
+use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Result};
-use crate::http::{App, Delays, LOGINS_MAX, Lifecycle, Phase, Running, Server, ServerConfig, UserBook};
-use crate::store::{CheckSwitches, Datastore, DatastoreConfig, SyncLevel};
+use crate::http::{App, LOGINS_MAX, Lifecycle, Phase, Running, Server, ServerConfig, UserBook};
 use crate::{systemd, task};
 
 /// What the command line says.
@@ -37,20 +34,29 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
     // Asked for first, so that no signal ends a half-made first start the hard way.
     let mut terminate = signal(SignalKind::terminate()).io_context(|| "listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).io_context(|| "listen for SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).io_context(|| "listen for SIGHUP")?;
     raise_file_limit();
     let dir = DataDir::open(&options.data_dir)?;
     first_start::check_ours(&dir, options.config.as_deref())?;
     let _lock = dir.lock(".lock")?;
-    let config = first_start::configuration(&dir, options.config.as_deref())?;
+    let loaded = first_start::configuration(&dir, options.config.as_deref())?;
+    let path = first_start::configuration_path(&dir, options.config.as_deref())?;
     let engines = {
-        let starting = start(&dir, &config, options.listen);
+        let starting = start(&dir, path, loaded, options.listen);
         tokio::pin!(starting);
-        let (running, engines) = tokio::select! {
+        let running = tokio::select! {
             started = &mut starting => started?,
             _ = terminate.recv() => return Ok(Vec::new()),
             _ = interrupt.recv() => return Ok(Vec::new()),
         };
         let following = tokio::spawn(users_file::follow(running.app.clone(), dir.clone()));
+        let reloading = tokio::spawn(reload::follow(
+            hangup,
+            running.app.clone(),
+            running.tls.clone(),
+            dir.clone(),
+            running.local_addr,
+        ));
         announce(&running)?;
         let watched = tokio::select! {
             _ = terminate.recv() => Ok(()),
@@ -58,9 +64,12 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
             died = watch(&running) => Err(died),
         };
         following.abort();
+        reloading.abort();
         systemd::stopping();
         tracing::info!("shutting down");
         let app = running.app.clone();
+        // Those of datastores that leave the configuration end with their last session: these must be there until that is cleaned up.
+        let engines = app.datastores.engines();
         let stopping = running.shutdown();
         tokio::pin!(stopping);
         let in_time = tokio::select! {
@@ -89,77 +98,34 @@ async fn second_signal(terminate: &mut tokio::signal::unix::Signal, interrupt: &
 }
 
 /// Everything up to the open socket. The address is taken first: whether the port is busy shows before anything dear is made.
-async fn start(dir: &DataDir, config: &Config, listen: Option<SocketAddr>) -> Result<(Running, Vec<Engine>)> {
+async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<SocketAddr>) -> Result<Running> {
+    let config = loaded.config.clone();
     let address = listen.unwrap_or(config.server.listen);
     let socket = TcpListener::bind(address).map_err(|e| busy(address, e))?;
     let local = socket.local_addr().io_context(|| "read the listening socket's address")?;
     let clock = Clock::system();
     let keys = keys::load_or_make(dir)?;
     let tls = first_start::identity(dir, &config.server, &host_name())?;
-    first_start::main_datastore(dir, config, &users_file::load(dir)?).await?;
-    let users = first_start::users(dir, &keys, config, local, tls.fingerprint())?;
+    first_start::main_datastore(dir, &config, &users_file::load(dir)?).await?;
+    let users = first_start::users(dir, &keys, &config, local, tls.fingerprint())?;
     let tasks = task::Registry::open(&config.tasks_dir, clock.clone())?;
-    let mut datastores = BTreeMap::new();
-    let mut engines = Vec::new();
-    for section in &config.datastores {
-        let (store, engine_config) = (store_config(section), engine_config(section));
-        let engine = Engine::start(store.name.as_str(), &engine_config)?;
-        if let Some(reason) = engine.fallback_reason() {
-            tracing::warn!(store = %store.name, engine = engine.kind(), "{reason}");
-        }
-        let opened = Datastore::open(store.clone(), engine.clone(), clock.clone()).await?;
-        tracing::info!(store = %store.name, path = ?store.path, engine = engine.kind(), "datastore opened");
-        datastores.insert(store.name.clone(), opened);
-        engines.push(engine);
-    }
+    let datastores = StoreBook::new(clock.clone());
+    datastores.commit(datastores.prepare(&config.datastores).await?);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let compute_threads = if config.server.compute_threads == 0 { cpus } else { config.server.compute_threads };
+    let compute = ComputePool::new(compute_threads)?;
     let app = App {
         clock,
         tasks,
-        compute: ComputePool::new(compute_threads)?,
+        config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
+        compute,
         lifecycle: Lifecycle::new(config.server.sessions_max),
         users: UserBook::new(users),
         keys,
-        delays: Delays { unauthenticated: config.server.unauthenticated_delay, denied: config.server.denied_delay },
         logins: Semaphore::new(LOGINS_MAX),
         datastores,
     };
-    let running = Server::start(ServerConfig {
-        socket,
-        tls,
-        connections_max: config.server.connections_max,
-        shutdown_timeout: config.server.shutdown_timeout,
-        app,
-    })?;
-    Ok((running, engines))
-}
-
-/// What the store is told of a section.
-fn store_config(section: &DatastoreSection) -> DatastoreConfig {
-    let mut store = DatastoreConfig::new(section.name.clone(), &section.path);
-    store.comment.clone_from(&section.comment);
-    store.sync_level = match section.sync_level.as_str() {
-        "none" => SyncLevel::None,
-        "file" => SyncLevel::File,
-        _ => SyncLevel::Filesystem,
-    };
-    let (append, finish, preflight) = section.checks;
-    store.checks = CheckSwitches { append, finish, preflight };
-    store.owner = section.owner;
-    store.lock_dir.clone_from(&section.manifest_lock_dir);
-    store
-}
-
-/// What the engine is told of a section.
-fn engine_config(section: &DatastoreSection) -> EngineConfig {
-    let choice = match section.engine.as_str() {
-        "uring" => EngineChoice::Uring,
-        "threads" => EngineChoice::Threads,
-        "sync" => EngineChoice::Sync,
-        _ => EngineChoice::Auto,
-    };
-    EngineConfig { choice, workers: section.workers, io_threads: section.io_threads }
+    Server::start(ServerConfig { socket, tls, connections_max: config.server.connections_max, app })
 }
 
 fn busy(address: SocketAddr, e: std::io::Error) -> Error {
@@ -173,9 +139,9 @@ fn busy(address: SocketAddr, e: std::io::Error) -> Error {
 
 /// The line that scripts wait for, and systemd's notice.
 fn announce(running: &Running) -> Result<()> {
-    let (address, fingerprint) = (running.local_addr, &running.fingerprint);
+    let (address, identity) = (running.local_addr, running.tls.get());
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on https://{address} fingerprint {fingerprint}")
+    writeln!(out, "listening on https://{address} fingerprint {}", identity.fingerprint())
         .and_then(|()| out.flush())
         .io_context(|| "write to standard output")?;
     systemd::ready(&format!("listening on https://{address}"));
@@ -197,41 +163,5 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::first_file;
-    use std::path::Path;
-
-    #[test]
-    fn defaults_of_the_file_are_those_of_the_parts() {
-        let config = Config::parse(&first_file(), "x", Path::new("/data")).unwrap();
-        let (store, engine) = (store_config(&config.datastores[0]), engine_config(&config.datastores[0]));
-        let default = DatastoreConfig::new(store.name.clone(), "/data/main");
-        assert_eq!(format!("{store:?}"), format!("{default:?}"));
-        assert_eq!(format!("{engine:?}"), format!("{:?}", EngineConfig::default()));
-    }
-
-    #[test]
-    fn every_word_has_its_meaning() {
-        let read = |line: &str| {
-            let text = format!("[[datastore]]\nname = \"abc\"\npath = \"p\"\n{line}\n");
-            let config = Config::parse(&text, "x", Path::new("/data")).unwrap();
-            (store_config(&config.datastores[0]), engine_config(&config.datastores[0]))
-        };
-        for level in [SyncLevel::None, SyncLevel::File, SyncLevel::Filesystem] {
-            let word = serde_json::to_string(&level).unwrap();
-            assert_eq!(read(&format!("sync-level = {word}")).0.sync_level, level);
-        }
-        for choice in [EngineChoice::Auto, EngineChoice::Uring, EngineChoice::Threads, EngineChoice::Sync] {
-            let word = serde_json::to_string(&choice).unwrap();
-            assert_eq!(read(&format!("engine = {word}")).1.choice, choice);
-        }
-        let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");
-        assert_eq!(store.checks, CheckSwitches { append: false, finish: true, preflight: false });
-        assert_eq!((store.owner, store.comment.as_deref()), (Some((1, 2)), Some("c")));
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::data_dir::{DataDir, SECRET_MODE};
 use crate::auth::Users;
+use crate::config::{DataDir, SECRET_MODE};
 use crate::engine::Disk;
 use crate::error::Result;
 use crate::http::App;

@@ -1,6 +1,5 @@
 //! What a handler gets: the daemon's parts, and who asks.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::lifecycle::Lifecycle;
 use super::rights::Reach;
 use crate::auth::{AclPath, Privileges, ServerKeys, Users};
 use crate::clock::Clock;
+use crate::config::{LiveConfig, StoreBook};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::store::Datastore;
@@ -38,19 +38,24 @@ pub struct App {
     pub users: UserBook,
     /// What tickets are signed and token secrets hashed with.
     pub keys: ServerKeys,
-    /// How long refusals wait.
-    pub delays: Delays,
     /// Places for password checks, each of which costs a CPU for tens of milliseconds and 19 MiB.
     pub logins: Semaphore,
-    /// All datastores by name.
-    pub datastores: BTreeMap<DatastoreName, Datastore>,
+    /// The configuration, and how it is changed.
+    pub config: LiveConfig,
+    /// The open datastores, as the configuration has them.
+    pub datastores: StoreBook,
 }
 
 impl App {
     /// The datastore of that name; the recorded words if there is none.
     pub fn datastore(&self, name: &DatastoreName) -> Result<Datastore> {
-        let found = self.datastores.get(name).cloned();
-        found.ok_or_else(|| Error::invalid(format!("no such datastore '{name}'")))
+        self.datastores.get(name).ok_or_else(|| Error::invalid(format!("no such datastore '{name}'")))
+    }
+
+    /// How long refusals wait.
+    pub fn delays(&self) -> Delays {
+        let server = &self.config.get().config.server;
+        Delays { unauthenticated: server.unauthenticated_delay, denied: server.denied_delay }
     }
 }
 
@@ -67,13 +72,6 @@ pub struct Delays {
     pub unauthenticated: Duration,
     /// 403 of a call's own privilege rule.
     pub denied: Duration,
-}
-
-impl Default for Delays {
-    /// The original's.
-    fn default() -> Self {
-        Self { unauthenticated: Duration::from_secs(3), denied: Duration::from_millis(500) }
-    }
 }
 
 /// The users as they are now; replaced as a whole.

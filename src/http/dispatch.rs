@@ -61,7 +61,7 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
         Ok(auth) => auth,
         Err(failure) => {
             let error = Error::unauthenticated(failure.to_string());
-            return request.ignoring_body(app.delays.unauthenticated, reply::untyped_error(&error)).await;
+            return request.ignoring_body(app.delays().unauthenticated, reply::untyped_error(&error)).await;
         }
     };
     match found {
@@ -76,7 +76,7 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
             request.ignoring_body(no_wait, reply::outcome(format, listing)).await
         }
         Found::Call(route, path_params) => {
-            let delays = app.delays;
+            let delays = app.delays();
             match call(app, route, &path_params, format, peer, auth, request).await {
                 Ok(response) => response,
                 Err(Refusal::Parameters(errors)) => reply::param_errors(format, &errors),

@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -33,14 +34,19 @@ pub struct Lifecycle {
 struct Inner {
     phase: watch::Sender<Phase>,
     sessions: watch::Sender<usize>,
-    sessions_max: usize,
+    sessions_max: AtomicUsize,
 }
 
 impl Lifecycle {
     /// Serving, with at most `sessions_max` sessions at a time.
     pub fn new(sessions_max: usize) -> Self {
         let (phase, sessions) = (watch::Sender::new(Phase::Serving), watch::Sender::new(0));
-        Self { inner: Arc::new(Inner { phase, sessions, sessions_max }) }
+        Self { inner: Arc::new(Inner { phase, sessions, sessions_max: AtomicUsize::new(sessions_max) }) }
+    }
+
+    /// Another limit from now on; sessions beyond it go on.
+    pub fn set_sessions_max(&self, sessions_max: usize) {
+        self.inner.sessions_max.store(sessions_max, Ordering::Relaxed);
     }
 
     /// Where the daemon stands now.
@@ -78,15 +84,17 @@ impl Lifecycle {
         if self.phase() != Phase::Serving {
             return Err(Error::closed("the server is shutting down"));
         }
+        let sessions_max = self.inner.sessions_max.load(Ordering::Relaxed);
         let mut entered = false;
         self.inner.sessions.send_if_modified(|count| {
-            entered = *count < self.inner.sessions_max;
+            entered = *count < sessions_max;
             *count += usize::from(entered);
             entered
         });
         if !entered {
-            let text = format!("{} sessions are running, which is the limit: try again later", self.inner.sessions_max);
-            return Err(Error::busy(text));
+            return Err(Error::busy(format!(
+                "{sessions_max} sessions are running, which is the limit: try again later"
+            )));
         }
         Ok(SessionGuard { lifecycle: self.clone() })
     }
@@ -127,6 +135,8 @@ mod tests {
         assert!(lifecycle.enter().is_err());
         drop(second);
         assert_eq!(lifecycle.session_count(), 1);
+        lifecycle.set_sessions_max(1);
+        assert!(lifecycle.enter().is_err());
         lifecycle.advance(Phase::Draining);
         lifecycle.draining().await;
         assert!(lifecycle.enter().is_err());

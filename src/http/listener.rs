@@ -21,6 +21,7 @@ use super::dispatch::dispatch;
 use super::redirect;
 use super::reply::{self, Response};
 use super::router::Router;
+use super::tls::TlsBook;
 
 /// How long the first byte and the TLS handshake may take. A slow line needs a second; ten keep the idle from gathering.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +58,7 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Listener {
     pub socket: TcpListener,
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: TlsBook,
     pub app: Arc<App>,
     pub router: Arc<Router>,
     pub connections_max: usize,
@@ -71,7 +72,6 @@ impl Listener {
         let places = Arc::new(Semaphore::new(self.connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
-        let acceptor = TlsAcceptor::from(self.tls.clone());
         let draining = self.app.lifecycle.draining();
         tokio::pin!(draining);
         let mut pulse = tokio::time::interval(BEAT_INTERVAL);
@@ -94,8 +94,8 @@ impl Listener {
             };
             // An IPv4 peer of an IPv6 socket under the address that people and their filters know.
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let connection =
-                Connection { app: self.app.clone(), router: self.router.clone(), acceptor: acceptor.clone(), peer };
+            let acceptor = TlsAcceptor::from(self.tls.get().config());
+            let connection = Connection { app: self.app.clone(), router: self.router.clone(), acceptor, peer };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
                     tokio::spawn(async move {

@@ -33,7 +33,7 @@ pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use router::{Access, BodyUse, Reply, Route, Router};
 pub use rows::{RowSender, Rows};
 pub use server::{Running, Server, ServerConfig};
-pub use tls::{NewCertificate, TlsIdentity, fingerprint, self_signed};
+pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
 
 #[cfg(test)]
 mod rights_tests;

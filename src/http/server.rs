@@ -12,7 +12,7 @@ use super::api;
 use super::context::App;
 use super::lifecycle::Phase;
 use super::listener::Listener;
-use super::tls::TlsIdentity;
+use super::tls::{TlsBook, TlsIdentity};
 use crate::error::{IoContext, Result};
 
 /// How long connections and sessions may take to clean up after their time is over, before the daemon ends without them.
@@ -27,8 +27,6 @@ pub struct ServerConfig {
     pub tls: TlsIdentity,
     /// Connections open at a time.
     pub connections_max: usize,
-    /// How long sessions may go on after [`Running::shutdown`] begins.
-    pub shutdown_timeout: Duration,
     /// The parts that handlers use.
     pub app: App,
 }
@@ -45,17 +43,17 @@ impl Server {
         let socket = TcpListener::from_std(config.socket).io_context(|| "register the listening socket")?;
         let app = Arc::new(config.app);
         let heartbeat = Arc::new(AtomicU64::new(0));
+        let tls = TlsBook::new(config.tls);
         let listener = Listener {
             socket,
-            tls: config.tls.config(),
+            tls: tls.clone(),
             app: app.clone(),
             router: Arc::new(api::router()),
             connections_max: config.connections_max,
             heartbeat: heartbeat.clone(),
         };
         let accepting = tokio::spawn(listener.run());
-        let fingerprint = config.tls.fingerprint().to_owned();
-        Ok(Running { local_addr, fingerprint, app, heartbeat, accepting, shutdown_timeout: config.shutdown_timeout })
+        Ok(Running { local_addr, tls, app, heartbeat, accepting })
     }
 }
 
@@ -64,13 +62,12 @@ impl Server {
 pub struct Running {
     /// Where it listens; with the real port where 0 was asked for.
     pub local_addr: SocketAddr,
-    /// Fingerprint of its certificate.
-    pub fingerprint: String,
+    /// Its certificate and key.
+    pub tls: TlsBook,
     /// The parts that handlers use.
     pub app: Arc<App>,
     heartbeat: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
-    shutdown_timeout: Duration,
 }
 
 impl Running {
@@ -84,16 +81,17 @@ impl Running {
         self.accepting.is_finished()
     }
 
-    /// Stops accepting, lets running sessions finish up to the limit, then makes them remove what is unfinished.
+    /// Stops accepting, lets running sessions finish up to the configured limit, then makes them remove what is unfinished.
     /// `true` if everything ended in time.
     pub async fn shutdown(self) -> bool {
         let lifecycle = &self.app.lifecycle;
+        let limit = self.app.config.get().config.server.shutdown_timeout;
         lifecycle.advance(Phase::Draining);
         let sessions = lifecycle.session_count();
         if sessions > 0 {
-            tracing::info!(sessions, limit = ?self.shutdown_timeout, "waiting for running sessions");
+            tracing::info!(sessions, ?limit, "waiting for running sessions");
         }
-        let finished = lifecycle.idle_within(self.shutdown_timeout).await;
+        let finished = lifecycle.idle_within(limit).await;
         lifecycle.advance(Phase::Closing);
         let cleaned = finished || lifecycle.idle_within(CLEANUP_MAX).await;
         let answered = tokio::time::timeout(CLEANUP_MAX, self.accepting).await.is_ok();

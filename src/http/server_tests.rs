@@ -12,8 +12,7 @@ use super::test_support::{self, ADMIN, Tested};
 
 fn start(connections_max: usize, unauthenticated: Duration) -> Tested {
     let dir = tempfile::tempdir().unwrap();
-    let mut app = test_support::app(dir.path(), test_support::first_users(), []);
-    app.delays.unauthenticated = unauthenticated;
+    let app = test_support::app_with(dir.path(), test_support::first_users(), [], unauthenticated);
     test_support::serve(app, dir, connections_max)
 }
 

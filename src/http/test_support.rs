@@ -1,6 +1,6 @@
 //! What tests of the server share: an [`App`] with one user who may do everything, a small datastore, and the server over a real socket.
 
-use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{App, Delays, LOGINS_MAX, Lifecycle, Running, Server, ServerConfig, TlsIdentity, UserBook, self_signed};
+use super::{App, LOGINS_MAX, Lifecycle, Running, Server, ServerConfig, TlsIdentity, UserBook, self_signed};
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
 use crate::clock::Clock;
+use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine, EngineConfig};
 use crate::store::{Datastore, DatastoreConfig, SyncLevel};
 use crate::task;
@@ -36,16 +37,41 @@ pub(super) fn first_users() -> Users {
 
 /// A daemon's parts, task logs in `dir`.
 pub(super) fn app(dir: &Path, users: Users, stores: impl IntoIterator<Item = Datastore>) -> App {
+    app_with(dir, users, stores, Duration::ZERO)
+}
+
+/// The same, with a wait before each 401.
+pub(super) fn app_with(
+    dir: &Path,
+    users: Users,
+    stores: impl IntoIterator<Item = Datastore>,
+    unauthenticated: Duration,
+) -> App {
+    let stores: Vec<Datastore> = stores.into_iter().collect();
+    let mut text = format!(
+        "[server]\nunauthenticated-delay-ms = {}\ndenied-delay-ms = 0\nshutdown-timeout-secs = 5\n",
+        unauthenticated.as_millis()
+    );
+    for store in &stores {
+        text += &format!("[[datastore]]\nname = \"{}\"\npath = {:?}\nsync-level = \"none\"\n", store.name(), store.base_path());
+    }
+    let path = dir.join("ringvault.toml");
+    std::fs::OpenOptions::new().create_new(true).write(true).open(&path).unwrap().write_all(text.as_bytes()).unwrap();
+    let config = Loaded::parse(text, "ringvault.toml", dir).unwrap();
+    let (compute, datastores) = (ComputePool::new(1).unwrap(), StoreBook::new(Clock::system()));
+    for (store, section) in stores.into_iter().zip(&config.config.datastores) {
+        datastores.adopt(store, section.clone());
+    }
     App {
         clock: Clock::system(),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
-        compute: ComputePool::new(1).unwrap(),
+        config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
+        compute,
         lifecycle: Lifecycle::new(4),
         users: UserBook::new(users),
         keys: keys(),
-        delays: Delays { unauthenticated: Duration::ZERO, denied: Duration::ZERO },
         logins: Semaphore::new(LOGINS_MAX),
-        datastores: stores.into_iter().map(|store| (store.name().clone(), store)).collect::<BTreeMap<_, _>>(),
+        datastores,
     }
 }
 
@@ -85,8 +111,7 @@ pub(super) fn serve(app: App, dir: tempfile::TempDir, connections_max: usize) ->
         .with_root_certificates(roots)
         .with_no_client_auth();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let shutdown_timeout = Duration::from_secs(5);
-    let running = Server::start(ServerConfig { socket, tls, connections_max, shutdown_timeout, app }).unwrap();
+    let running = Server::start(ServerConfig { socket, tls, connections_max, app }).unwrap();
     Tested { running, connector: TlsConnector::from(Arc::new(client)), dir }
 }
 

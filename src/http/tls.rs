@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::sync::Mutex;
 
 /// A certificate chain and its key, ready to serve.
 #[derive(Clone)]
@@ -49,6 +50,29 @@ impl TlsIdentity {
     /// SHA-256 of the leaf certificate, `aa:bb:…`.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+}
+
+/// The identity as it is now; connections that are open keep the one that they began with. A cheap clone.
+#[derive(Clone, Debug)]
+pub struct TlsBook {
+    current: Arc<Mutex<TlsIdentity>>,
+}
+
+impl TlsBook {
+    /// A book with this identity.
+    pub fn new(identity: TlsIdentity) -> Self {
+        Self { current: Arc::new(Mutex::new(identity)) }
+    }
+
+    /// The identity as it is now.
+    pub fn get(&self) -> TlsIdentity {
+        self.current.lock().clone()
+    }
+
+    /// Another one for connections from now on.
+    pub fn replace(&self, identity: TlsIdentity) {
+        *self.current.lock() = identity;
     }
 }
 

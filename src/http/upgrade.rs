@@ -94,7 +94,7 @@ pub async fn reader(ctx: RequestContext, params: Params) -> Result<Response> {
     let worker_id = format!("{}:{}/{:08X}", store.name(), snapshot.group(), snapshot.time().0);
     let task = app.tasks.start("reader", Some(worker_id), &auth).await?;
     task.log(format!("starting new backup reader on datastore '{}' from {}: \"{snapshot}\"", store.name(), peer.ip()));
-    let (compute, delays, lifecycle) = (app.compute.clone(), app.delays, app.lifecycle.clone());
+    let (compute, delays, lifecycle) = (app.compute.clone(), app.delays(), app.lifecycle.clone());
     let parts = reader_session::Parts { store, lease, task, compute, delays, guard };
     tokio::spawn(async move { reader_session::run(parts, upgrade.await, lifecycle).await });
     Ok(switching_protocols(READER_PROTOCOL))

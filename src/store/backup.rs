@@ -240,11 +240,17 @@ fn check_base(disk: &Disk, lease: &Lease) -> Result<()> {
     }
 }
 
+/// What to sync at finish when the level was changed meanwhile: what was written before the change lacks the syncs that the new level
+/// takes for made, so then all is synced, unless nothing is wanted any more.
+fn level_of(begun: SyncLevel, now: SyncLevel) -> SyncLevel {
+    if begun == now || now == SyncLevel::None { now } else { SyncLevel::Filesystem }
+}
+
 /// Everything that the manifest will count on, on the disk before the manifest is.
 fn sync_payload(disk: &Disk, lease: &Lease) -> Result<()> {
     let layout = &lease.store.layout;
     let sync = |dir: &Path| disk.fsync_dir(dir).map_err(|e| failed("unable to sync", dir, e));
-    match lease.store.durable.level() {
+    match level_of(lease.level, lease.store.durable.level()) {
         SyncLevel::None => Ok(()),
         SyncLevel::File => {
             // The files are synced; their directories are not known to the ones above yet.

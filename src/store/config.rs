@@ -35,8 +35,10 @@ impl Default for CheckSwitches {
     }
 }
 
-/// What a datastore is told when it is opened.
-#[derive(Clone, Debug)]
+/// What a datastore is told: when it is opened, and again when its configuration changes ([`Datastore::set_config`]).
+///
+/// [`Datastore::set_config`]: super::Datastore::set_config
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatastoreConfig {
     /// Its name, unique in this daemon.
     pub name: DatastoreName,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -34,6 +34,7 @@ use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
+use crate::sync::Mutex;
 use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
 
 /// An open datastore; cheap to clone.
@@ -42,10 +43,27 @@ pub struct Datastore {
     inner: Arc<Inner>,
 }
 
+/// A datastore that may be gone.
+#[derive(Clone, Debug)]
+pub struct WeakDatastore {
+    inner: Weak<Inner>,
+}
+
+impl WeakDatastore {
+    /// The datastore, if anybody still has it.
+    pub fn upgrade(&self) -> Option<Datastore> {
+        self.inner.upgrade().map(|inner| Datastore { inner })
+    }
+}
+
 /// What the parts of an open datastore share.
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) config: DatastoreConfig,
+    pub(super) name: DatastoreName,
+    /// Replaced as a whole by [`Datastore::set_config`].
+    config: Mutex<Arc<DatastoreConfig>>,
+    /// Device and inode of the base directory, which may be reached by several paths.
+    directory: (u64, u64),
     pub(super) layout: Layout,
     pub(super) engine: Engine,
     pub(super) clock: Clock,
@@ -68,8 +86,8 @@ impl Inner {
         let owner = create::check_top(disk, &layout, config.owner, user, false)?;
         let opening = |e| failed("unable to open datastore", layout.base(), e);
         let network_fs = is_network_fs(disk.fs_magic(&layout.chunks()).map_err(opening)?);
-        let chunks_elsewhere =
-            disk.stat(layout.base()).map_err(opening)?.dev != disk.stat(&layout.chunks()).map_err(opening)?.dev;
+        let base = disk.stat(layout.base()).map_err(opening)?;
+        let chunks_elsewhere = base.dev != disk.stat(&layout.chunks()).map_err(opening)?.dev;
         match temps::recover(disk, layout.base()).map_err(opening)? {
             0 => {}
             count => tracing::info!(store = %config.name, count, "removed temporary files that a crash left behind"),
@@ -84,7 +102,9 @@ impl Inner {
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
             taken: Arc::default(),
-            config,
+            name: config.name.clone(),
+            config: Mutex::new(Arc::new(config)),
+            directory: (base.dev, base.ino),
             layout,
             engine,
             clock,
@@ -174,12 +194,40 @@ impl Datastore {
 
     /// Its name.
     pub fn name(&self) -> &DatastoreName {
-        &self.inner.config.name
+        &self.inner.name
     }
 
-    /// What it was told when it was opened.
-    pub fn config(&self) -> &DatastoreConfig {
-        &self.inner.config
+    /// What it was told last.
+    pub fn config(&self) -> Arc<DatastoreConfig> {
+        self.inner.config.lock().clone()
+    }
+
+    /// Other settings from now on, for everybody who has this datastore. Name, path, owner and lock directory are those that it was
+    /// opened with.
+    pub fn set_config(&self, config: DatastoreConfig) {
+        let DatastoreConfig { name, path, owner, lock_dir, .. } = (*self.config()).clone();
+        self.inner.durable.set_level(config.sync_level);
+        *self.inner.config.lock() = Arc::new(DatastoreConfig { name, path, owner, lock_dir, ..config });
+    }
+
+    /// Whether both are handles of one open datastore.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether both are the same directory, by whatever paths.
+    pub fn is_same_directory(&self, other: &Self) -> bool {
+        self.inner.directory == other.inner.directory
+    }
+
+    /// Whether somebody else has this datastore too: a session, a job, a request.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
+    /// A handle that does not keep it open.
+    pub fn downgrade(&self) -> WeakDatastore {
+        WeakDatastore { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Its engine.
@@ -194,7 +242,7 @@ impl Datastore {
 
     /// Its directory.
     pub fn base_path(&self) -> &Path {
-        &self.inner.config.path
+        self.inner.layout.base()
     }
 
     /// Whether it lies on a network or user-space file system, where another host may change files behind our back.

@@ -20,6 +20,7 @@ use super::config::SyncLevel;
 use super::layout::{random_suffix, temp_name};
 use super::temps::{TempNote, Temps};
 use crate::engine::{Disk, DiskFile, SyncScope};
+use crate::sync::Mutex;
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,8 @@ const FILE_MODE: u32 = 0o644;
 /// Makes files and directories as sync level and owner of a datastore demand.
 #[derive(Clone, Debug)]
 pub(super) struct Durable {
-    level: SyncLevel,
+    /// One for all clones: it may change while the datastore is open.
+    level: Arc<Mutex<SyncLevel>>,
     owner: Option<(u32, u32)>,
     temps: Arc<Temps>,
 }
@@ -55,12 +57,12 @@ pub(super) struct TempFile {
 impl Durable {
     /// `owner` is given to everything new; `None` leaves it to the kernel.
     pub(super) fn new(level: SyncLevel, owner: Option<(u32, u32)>, temps: Arc<Temps>) -> Self {
-        Self { level, owner, temps }
+        Self { level: Arc::new(Mutex::new(level)), owner, temps }
     }
 
     /// Whether files of this weight are synced one by one.
     pub(super) fn syncs(&self, weight: Weight) -> bool {
-        match (self.level, weight) {
+        match (self.level(), weight) {
             (SyncLevel::None, _) | (SyncLevel::Filesystem, Weight::Payload) => false,
             (SyncLevel::File, _) | (SyncLevel::Filesystem, Weight::Commit) => true,
         }
@@ -68,7 +70,12 @@ impl Durable {
 
     /// The level itself.
     pub(super) fn level(&self) -> SyncLevel {
-        self.level
+        *self.level.lock()
+    }
+
+    /// Another level from now on, for everybody who shares this.
+    pub(super) fn set_level(&self, level: SyncLevel) {
+        *self.level.lock() = level;
     }
 
     /// Puts `bytes` at `path`, replacing what is there. On an error what was there still is, unless only the sync of the directory

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::backup::Base;
+use super::config::SyncLevel;
 use super::datastore::Inner;
 use super::explain::failed;
 use super::lock::DirLock;
@@ -34,6 +35,8 @@ pub(super) struct Lease {
     pub(super) base: Option<Base>,
     /// Whether this backup made the group.
     pub(super) group_made: bool,
+    /// The sync level at the begin.
+    pub(super) level: SyncLevel,
     state: Mutex<State>,
     over: watch::Sender<bool>,
     /// Temporary files of dropped index writers that are on their way out.
@@ -95,7 +98,8 @@ impl Lease {
             failure: None,
         };
         let (over, discards) = (watch::Sender::new(false), watch::Sender::new(0));
-        Self { store, namespace, snapshot, dir, base, group_made, state: Mutex::new(state), over, discards }
+        let level = store.durable.level();
+        Self { store, namespace, snapshot, dir, base, group_made, level, state: Mutex::new(state), over, discards }
     }
 
     /// A pass, unless the backup is finished or abandoned.

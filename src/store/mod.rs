@@ -50,7 +50,7 @@ pub use backup::{BackupLease, Base};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use config::{CheckSwitches, DatastoreConfig, SyncLevel};
-pub use datastore::Datastore;
+pub use datastore::{Datastore, WeakDatastore};
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};

@@ -75,7 +75,8 @@ async fn list(context: RequestContext, _: Params) -> Result<Reply> {
         users.acl.privileges(&context.auth, &path).has_any(AUDIT_OR_BACKUP)
             || !users.acl.privileges_below(&context.auth, &path).is_empty()
     };
-    let stores = context.app.datastores.values().filter(|store| visible(store.name()));
+    let stores = context.app.datastores.all();
+    let stores = stores.iter().filter(|store| visible(store.name()));
     let rows: Vec<Value> =
         stores.map(|store| json!({ "store": store.name().as_str(), "comment": store.config().comment })).collect();
     reply(rows)

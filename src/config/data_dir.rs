@@ -100,20 +100,34 @@ impl DataDir {
 
     /// Puts a file in place, whole and durable, with exactly this mode from its first byte on.
     pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<()> {
-        let path = self.path.join(path);
+        self.put_owned(&self.path.join(path), bytes, mode, None)
+    }
+
+    fn put_owned(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
         let dir = path.parent().unwrap_or(&self.path).to_owned();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let new = dir.join(format!(".{name}.tmp"));
         let write = || -> io::Result<()> {
             let file = self.disk.open_or_create(&new, SECRET_MODE)?;
             file.set_len(0)?;
+            if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+                self.disk.chown(&new, uid, gid)?;
+            }
             file.chmod(mode)?;
             file.write_all_at(bytes, 0)?;
             file.sync(SyncScope::All)?;
-            self.disk.rename(&new, &path)?;
+            self.disk.rename(&new, path)?;
             self.disk.fsync_dir(&dir)
         };
         write().io_context(|| format!("write {path:?}"))
+    }
+
+    /// Replaces a file that is there, whole and durable. Mode and owner stay, and a symbolic link goes on to lead to it.
+    pub fn replace(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(path);
+        let target = path.canonicalize().io_context(|| format!("find {path:?}"))?;
+        let old = self.disk.stat(&target).io_context(|| format!("stat {target:?}"))?;
+        self.put_owned(&target, bytes, old.mode, Some((old.uid, old.gid)))
     }
 
     /// Makes a directory; fine if it is there.

@@ -1,0 +1,100 @@
+//! Sections of the file → what store and engine are told. Pure.
+
+use super::DatastoreSection;
+use crate::engine::{EngineChoice, EngineConfig};
+use crate::store::{CheckSwitches, DatastoreConfig, SyncLevel};
+
+impl DatastoreSection {
+    /// What the store is told.
+    pub fn store_config(&self) -> DatastoreConfig {
+        let mut store = DatastoreConfig::new(self.name.clone(), &self.path);
+        store.comment.clone_from(&self.comment);
+        store.sync_level = match self.sync_level.as_str() {
+            "none" => SyncLevel::None,
+            "file" => SyncLevel::File,
+            _ => SyncLevel::Filesystem,
+        };
+        let (append, finish, preflight) = self.checks;
+        store.checks = CheckSwitches { append, finish, preflight };
+        store.owner = self.owner;
+        store.lock_dir.clone_from(&self.manifest_lock_dir);
+        store
+    }
+
+    /// What its engine is told.
+    pub fn engine_config(&self) -> EngineConfig {
+        let choice = match self.engine.as_str() {
+            "uring" => EngineChoice::Uring,
+            "threads" => EngineChoice::Threads,
+            "sync" => EngineChoice::Sync,
+            _ => EngineChoice::Auto,
+        };
+        EngineConfig { choice, workers: self.workers, io_threads: self.io_threads }
+    }
+
+    /// Whether an open datastore can take these settings as it is. Where not, it is opened anew.
+    pub(super) fn is_built_like(&self, other: &Self) -> bool {
+        let built = |section: &Self| {
+            let Self { path, owner, manifest_lock_dir, engine, workers, io_threads, .. } = section.clone();
+            (path, owner, manifest_lock_dir, engine, workers, io_threads)
+        };
+        built(self) == built(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, first_file};
+    use std::path::Path;
+
+    #[test]
+    fn defaults_of_the_file_are_those_of_the_parts() {
+        let config = Config::parse(&first_file(), "x", Path::new("/data")).unwrap();
+        let (store, engine) = (config.datastores[0].store_config(), config.datastores[0].engine_config());
+        assert_eq!(store, DatastoreConfig::new(store.name.clone(), "/data/main"));
+        assert_eq!(format!("{engine:?}"), format!("{:?}", EngineConfig::default()));
+    }
+
+    #[test]
+    fn every_word_has_its_meaning() {
+        let read = |line: &str| {
+            let text = format!("[[datastore]]\nname = \"abc\"\npath = \"p\"\n{line}\n");
+            let config = Config::parse(&text, "x", Path::new("/data")).unwrap();
+            (config.datastores[0].store_config(), config.datastores[0].engine_config())
+        };
+        for level in [SyncLevel::None, SyncLevel::File, SyncLevel::Filesystem] {
+            let word = serde_json::to_string(&level).unwrap();
+            assert_eq!(read(&format!("sync-level = {word}")).0.sync_level, level);
+        }
+        for choice in [EngineChoice::Auto, EngineChoice::Uring, EngineChoice::Threads, EngineChoice::Sync] {
+            let word = serde_json::to_string(&choice).unwrap();
+            assert_eq!(read(&format!("engine = {word}")).1.choice, choice);
+        }
+        let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");
+        assert_eq!(store.checks, CheckSwitches { append: false, finish: true, preflight: false });
+        assert_eq!((store.owner, store.comment.as_deref()), (Some((1, 2)), Some("c")));
+    }
+
+    #[test]
+    fn what_an_open_datastore_cannot_take() {
+        let read = |line: &str| {
+            let text = format!("[[datastore]]\nname = \"abc\"\n{line}\n");
+            Config::parse(&text, "x", Path::new("/data")).unwrap().datastores.remove(0)
+        };
+        let base = read("path = \"p\"");
+        for (line, alike) in [
+            ("path = \"p\"\ncomment = \"c\"", true),
+            ("path = \"p\"\nsync-level = \"none\"", true),
+            ("path = \"p\"\nchecks.finish = false", true),
+            ("path = \"q\"", false),
+            ("path = \"p\"\nowner = \"1:1\"", false),
+            ("path = \"p\"\nmanifest-lock-dir = \"l\"", false),
+            ("path = \"p\"\nengine = \"sync\"", false),
+            ("path = \"p\"\nworkers = 3", false),
+            ("path = \"p\"\nio-threads = 3", false),
+        ] {
+            assert_eq!(base.is_built_like(&read(line)), alike, "{line}");
+        }
+    }
+}
