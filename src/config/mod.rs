@@ -151,3 +151,6 @@ fn path(section: &RawSection, key: &str, data_dir: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod live_tests;

@@ -53,7 +53,11 @@ pub(super) fn app_with(
         unauthenticated.as_millis()
     );
     for store in &stores {
-        text += &format!("[[datastore]]\nname = \"{}\"\npath = {:?}\nsync-level = \"none\"\n", store.name(), store.base_path());
+        text += &format!(
+            "[[datastore]]\nname = \"{}\"\npath = {:?}\nsync-level = \"none\"\n",
+            store.name(),
+            store.base_path()
+        );
     }
     let path = dir.join("ringvault.toml");
     std::fs::OpenOptions::new().create_new(true).write(true).open(&path).unwrap().write_all(text.as_bytes()).unwrap();

@@ -207,6 +207,7 @@ impl Datastore {
     pub fn set_config(&self, config: DatastoreConfig) {
         let DatastoreConfig { name, path, owner, lock_dir, .. } = (*self.config()).clone();
         self.inner.durable.set_level(config.sync_level);
+        self.set_maintenance(config.maintenance.clone());
         *self.inner.config.lock() = Arc::new(DatastoreConfig { name, path, owner, lock_dir, ..config });
     }
 
