@@ -176,7 +176,12 @@ pub struct ComputePool {
 impl ComputePool {
     /// Starts `threads` threads, at least one.
     pub fn new(threads: usize) -> Result<Self> {
-        let pool = Pool::start("compute", threads).io_context(|| "cannot start the threads for hashing")?;
+        Self::named("compute", threads)
+    }
+
+    /// The same with another name, for small work of another kind that must not wait for hashing.
+    pub fn named(name: &str, threads: usize) -> Result<Self> {
+        let pool = Pool::start(name, threads).io_context(|| format!("cannot start the {name} threads"))?;
         Ok(Self { pool: Arc::new(pool) })
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use super::book::Listed;
 use crate::clock::EpochSecs;
 use crate::types::Upid;
 
@@ -33,6 +34,16 @@ impl TaskStatus {
             count.parse().ok().map(Self::Warnings)
         } else {
             result.strip_prefix("ERROR: ").map(|text| Self::Error(text.to_owned()))
+        }
+    }
+
+    /// From the text that it is shown as; what is none of the known ones is an error's.
+    pub fn from_text(text: &str) -> Self {
+        match (text, text.strip_prefix("WARNINGS: ").and_then(|count| count.parse().ok())) {
+            ("OK", _) => Self::Ok,
+            ("unknown", _) => Self::Unknown,
+            (_, Some(count)) => Self::Warnings(count),
+            (text, None) => Self::Error(text.to_owned()),
         }
     }
 
@@ -79,9 +90,17 @@ fn one_line(message: &str) -> String {
     message[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// One line of the archive.
+/// One line of the archive, without its end.
 pub(super) fn archive_line(upid: &Upid, end: EpochSecs, status: &TaskStatus) -> String {
-    format!("{upid} {:08X} {status}\n", end.0)
+    format!("{upid} {:08X} {status}", end.0)
+}
+
+/// What a line of the archive says; `None` if it is none.
+pub(super) fn split_archive_line(line: &str) -> Option<Listed> {
+    let mut parts = line.splitn(3, ' ');
+    let (upid, end, status) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+    let end = i64::from_str_radix(end, 16).ok()?;
+    Some(Listed { upid, ended: Some((EpochSecs(end), TaskStatus::from_text(status))) })
 }
 
 /// Name of a task's log: the UPID, or where that is longer than a file name may be, its beginning and its hash.
@@ -117,6 +136,24 @@ mod tests {
         }
         for line in ["", "TASK", "task OK", "TASK WARNINGS: x", "found TASK OK"] {
             assert_eq!(TaskStatus::from_result_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn archive_lines_round_trip() {
+        let upid: Upid = "UPID:a:00000001:00000001:00000001:66607C8A:backup:x:root@pam:".parse().unwrap();
+        for status in [
+            TaskStatus::Ok,
+            TaskStatus::Warnings(12),
+            TaskStatus::Error("a text of several words".into()),
+            TaskStatus::Unknown,
+        ] {
+            let line = archive_line(&upid, EpochSecs(0x6660_7C8A), &status);
+            let listed = Listed { upid: upid.clone(), ended: Some((EpochSecs(0x6660_7C8A), status)) };
+            assert_eq!(split_archive_line(&line), Some(listed), "{line}");
+        }
+        for damaged in ["", "x", "UPID:a: 66607C8A OK", &format!("{upid} 6666"), &format!("{upid} no OK")] {
+            assert_eq!(split_archive_line(damaged), None, "{damaged}");
         }
     }
 

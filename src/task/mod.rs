@@ -9,9 +9,20 @@
 //! tasks/archive   `UPID endtime(%08X) status`, oldest first
 //! ```
 
+//!
+//! The thread is the only one that changes these files. What is listed comes from memory; a log is read by a thread of its own.
+
+mod book;
 mod entry;
+mod filter;
+mod line_index;
+mod lists;
+mod log_reader;
 mod registry;
 mod writer;
 
+pub use book::{Listed, Walk};
 pub use entry::{TaskStatus, log_line};
-pub use registry::{Registry, Task};
+pub use filter::{Filter, StatusClass, store_of};
+pub use log_reader::{Download, Page, TaskLog};
+pub use registry::{ENDED_TASKS_KEPT, Registry, Task, TaskState};

@@ -1,19 +1,22 @@
 //! Starts tasks, hands out their logs, remembers which are running.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::book::{Book, Walk};
 use super::entry::TaskStatus;
+use super::log_reader::{LogReader, TaskLog};
 use super::writer::Writer;
-use crate::clock::Clock;
+use crate::clock::{Clock, EpochSecs};
 use crate::engine::Disk;
 use crate::error::{IoContext, Result};
-use crate::sync::Mutex;
 use crate::types::{AuthId, Upid};
+
+/// How many ended tasks are kept, with their logs, unless the configuration says otherwise; the oldest go first.
+pub const ENDED_TASKS_KEPT: usize = 20_000;
 
 /// All tasks of a daemon. A cheap clone.
 #[derive(Clone, Debug)]
@@ -29,14 +32,31 @@ struct Inner {
     pstart: u64,
     next_id: AtomicU64,
     writer: Writer,
-    running: Mutex<HashMap<String, watch::Sender<bool>>>,
+    reader: LogReader,
+    book: Arc<Book>,
+}
+
+/// Whether a task runs, or how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// It runs.
+    Running,
+    /// It has ended.
+    Ended(EpochSecs, TaskStatus),
 }
 
 impl Registry {
-    /// Opens the task directory `dir`, making it where it is missing. Tasks that a crash cut off are archived, with
-    /// the result that their log shows, else as `unknown`. Blocks; call it before the runtime serves.
+    /// Opens the task directory `dir` and keeps as many ended tasks as is usual, see [`Self::open_keeping`].
     pub fn open(dir: &Path, clock: Clock) -> Result<Self> {
-        let writer = Writer::start(dir.to_owned(), Disk::real(), clock.clone())?;
+        Self::open_keeping(dir, clock, ENDED_TASKS_KEPT)
+    }
+
+    /// Opens the task directory `dir`, making it where it is missing. Tasks that a crash cut off are archived, with
+    /// the result that their log shows, else as `unknown`. The newest `keep` ended tasks are kept.
+    /// Blocks; call it before the runtime serves.
+    pub fn open_keeping(dir: &Path, clock: Clock, keep: usize) -> Result<Self> {
+        let book = Arc::new(Book::default());
+        let writer = Writer::start(dir.to_owned(), Disk::real(), clock.clone(), book.clone(), keep)?;
         let inner = Inner {
             clock,
             node: node_name(),
@@ -44,7 +64,8 @@ impl Registry {
             pstart: process_start()?,
             next_id: AtomicU64::new(1),
             writer,
-            running: Mutex::new(HashMap::new()),
+            reader: LogReader::start(Disk::real())?,
+            book,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -63,7 +84,7 @@ impl Registry {
         });
         self.inner.writer.create(upid.clone()).await?;
         let (abort, _) = watch::channel(false);
-        self.inner.running.lock().insert(upid.to_string(), abort.clone());
+        self.inner.book.begin(upid.clone(), abort.clone());
         tracing::info!(%upid, "task started");
         Ok(Task {
             registry: self.inner.clone(),
@@ -77,18 +98,32 @@ impl Registry {
 
     /// Asks a running task to stop; `false` if none of that name runs.
     pub fn abort(&self, upid: &Upid) -> bool {
-        match self.inner.running.lock().get(&upid.to_string()) {
-            Some(abort) => {
-                abort.send_replace(true);
-                true
-            }
-            None => false,
-        }
+        self.inner.book.abort(upid)
     }
 
     /// How many tasks run.
     pub fn running_count(&self) -> usize {
-        self.inner.running.lock().len()
+        self.inner.book.running_count()
+    }
+
+    /// Begins a walk over all tasks: running ones, the newest first, then the one that ended last, and so on.
+    pub fn walk(&self) -> Walk {
+        self.inner.book.walk()
+    }
+
+    /// Whether a task runs, or how it ended; `None` for one that is not known, or forgotten.
+    pub fn state(&self, upid: &Upid) -> Option<TaskState> {
+        if self.inner.book.is_running(upid) {
+            return Some(TaskState::Running);
+        }
+        self.inner.book.ended(upid).map(|(end, status)| TaskState::Ended(end, status))
+    }
+
+    /// Opens a task's log to read it as it is now.
+    pub async fn log(&self, upid: &Upid) -> Result<TaskLog> {
+        // Before the file is looked at: a log whose task had ended by then is whole.
+        let active = self.inner.book.is_running(upid);
+        self.inner.reader.open(upid, self.log_path(upid), active).await
     }
 
     /// Path of a task's log, running or ended.
@@ -151,6 +186,11 @@ impl Task {
         }
     }
 
+    /// Whether somebody has asked this task to stop; for work that cannot wait for [`Self::aborted`].
+    pub fn is_aborted(&self) -> bool {
+        *self.abort.borrow()
+    }
+
     fn finish(&mut self, result: Result<(), String>) -> Option<tokio::sync::oneshot::Receiver<()>> {
         if std::mem::replace(&mut self.ended, true) {
             return None;
@@ -161,7 +201,6 @@ impl Task {
             (Ok(()), count) => TaskStatus::Warnings(count),
         };
         tracing::info!(upid = %self.upid, %status, "task ended");
-        self.registry.running.lock().remove(&self.upid.to_string());
         Some(self.registry.writer.end(self.upid.clone(), status, self.lost_lines.load(Ordering::Relaxed)))
     }
 }

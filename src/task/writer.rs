@@ -4,14 +4,16 @@
 //! each belongs to a session that has a limit of its own.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use super::entry::{self, TaskStatus, archive_line, log_dir, log_line, log_name, message_of};
+use super::book::Book;
+use super::entry::{self, TaskStatus, archive_line, log_dir, log_line, log_name};
+use super::lists::Lists;
 use crate::clock::Clock;
 use crate::engine::{Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
@@ -22,15 +24,6 @@ const QUEUED_LINES_MAX: usize = 4096;
 
 /// Longest log of one task; past it only the result is written. A verification that names a million bad chunks fits.
 const LOG_BYTES_MAX: u64 = 256 << 20;
-
-/// Longest `active` and `archive` that are read back: 20 000 tasks of the longest names.
-const LIST_BYTES_MAX: u64 = 128 << 20;
-
-/// How many ended tasks are kept, with their logs; the oldest go first.
-const ARCHIVED_TASKS_MAX: usize = 20_000;
-
-/// How many more may gather before the oldest are removed, so that the archive is not rewritten at every end.
-const ARCHIVED_TASKS_SLACK: usize = 1_000;
 
 enum Command {
     Create { upid: Arc<Upid>, done: oneshot::Sender<Result<()>> },
@@ -49,11 +42,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(dir: PathBuf, disk: Disk, clock: Clock) -> Result<Self> {
+    /// Reads the archive into `book` and starts the thread, which keeps `keep` ended tasks.
+    pub(super) fn start(dir: PathBuf, disk: Disk, clock: Clock, book: Arc<Book>, keep: usize) -> Result<Self> {
         let (commands, queue) = mpsc::channel();
         let queued_lines = Arc::new(AtomicUsize::new(0));
-        let mut files = Files { dir: dir.clone(), disk, clock, open: HashMap::new(), archived: 0 };
-        files.recover()?;
+        let lists = Lists::open(dir.clone(), disk.clone(), book, keep, &clock)?;
+        let files = Files { lists, disk, clock, open: HashMap::new() };
         let counter = queued_lines.clone();
         let thread = std::thread::Builder::new()
             .name("task-log".to_owned())
@@ -122,16 +116,15 @@ struct Sheet {
 }
 
 struct Files {
-    dir: PathBuf,
+    lists: Lists,
     disk: Disk,
     clock: Clock,
     open: HashMap<String, Sheet>,
-    archived: usize,
 }
 
 impl Files {
     fn serve(mut self, queue: &mpsc::Receiver<Command>, queued_lines: &AtomicUsize) {
-        while let Ok(command) = queue.recv() {
+        while let Some(command) = self.next(queue) {
             match command {
                 Command::Create { upid, done } => {
                     let _ = done.send(self.create(&upid));
@@ -149,6 +142,8 @@ impl Files {
                     }
                     self.end(&upid, &status);
                     let _ = done.send(());
+                    // However busy the thread is, the list does not grow: one came, at least one goes.
+                    self.lists.forget_one();
                 }
                 Command::Flush { done } => {
                     let _ = done.send(());
@@ -157,26 +152,36 @@ impl Files {
         }
     }
 
-    fn make_dir(&self, path: &Path) -> Result<()> {
-        match self.disk.mkdir(path, 0o755) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(Error::io(format!("create directory {path:?}"), e))
+    /// The next command. While there is none, old tasks are forgotten one at a time.
+    fn next(&mut self, queue: &mpsc::Receiver<Command>) -> Option<Command> {
+        loop {
+            match queue.try_recv() {
+                Ok(command) => return Some(command),
+                Err(mpsc::TryRecvError::Disconnected) => return None,
+                Err(mpsc::TryRecvError::Empty) if self.lists.forget_one() => {}
+                Err(mpsc::TryRecvError::Empty) => return queue.recv().ok(),
             }
-            _ => Ok(()),
         }
     }
 
+    /// The list first: a crash in between leaves a task that is known and has no log, not a log that nobody knows.
     fn create(&mut self, upid: &Upid) -> Result<()> {
-        let dir = self.dir.join(log_dir(upid));
-        self.make_dir(&dir)?;
-        let path = dir.join(log_name(upid));
-        let file = self.disk.create_new(&path, 0o644).io_context(|| format!("create task log {path:?}"))?;
-        self.open.insert(upid.to_string(), Sheet { file, end: 0, full: false });
-        if let Err(e) = self.write_active() {
-            self.open.remove(&upid.to_string());
-            return Err(e);
+        let name = upid.to_string();
+        self.lists.write_active(self.open.keys().chain([&name]).collect())?;
+        let create = || -> Result<DiskFile> {
+            let path = self.lists.log_place(upid)?;
+            self.disk.create_new(&path, 0o644).io_context(|| format!("create task log {path:?}"))
+        };
+        match create() {
+            Ok(file) => {
+                self.open.insert(name, Sheet { file, end: 0, full: false });
+                Ok(())
+            }
+            Err(e) => {
+                self.lists.write_active(self.open.keys().collect())?;
+                Err(e)
+            }
         }
-        Ok(())
     }
 
     fn add(&mut self, upid: &Upid, message: &str) {
@@ -194,95 +199,11 @@ impl Files {
         let Some(mut sheet) = self.open.remove(&upid.to_string()) else { return };
         let now = self.clock.now();
         sheet.write(upid, &log_line(now, &status.result_line()));
-        // The archive first: a crash in between leaves the task in both lists, and `recover` sorts that out.
-        let listed = self.append_archive(&archive_line(upid, now, status)).and_then(|()| self.write_active());
-        if let Err(error) = listed {
+        // The archive first: a crash in between leaves the task in both lists, and the next start sorts that out.
+        let archived = self.lists.archive(upid, &archive_line(upid, now, status));
+        if let Err(error) = archived.and_then(|()| self.lists.write_active(self.open.keys().collect())) {
             tracing::error!(%upid, %error, "the task lists could not be written");
         }
-    }
-
-    fn write_active(&self) -> Result<()> {
-        let mut upids: Vec<&String> = self.open.keys().collect();
-        upids.sort();
-        let text: String = upids.into_iter().map(|upid| format!("{upid}\n")).collect();
-        self.replace("active", &text)
-    }
-
-    /// Atomic but not durable: after a power cut the lists may be old, and `recover` works from what it finds.
-    fn replace(&self, name: &str, text: &str) -> Result<()> {
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.tmp")));
-        let file = self.disk.open_or_create(&new, 0o644).io_context(|| format!("create {new:?}"))?;
-        file.set_len(0)
-            .and_then(|()| file.write_all_at(text.as_bytes(), 0))
-            .and_then(|()| self.disk.rename(&new, &path))
-            .io_context(|| format!("write {path:?}"))
-    }
-
-    fn append_archive(&mut self, lines: &str) -> Result<()> {
-        let path = self.dir.join("archive");
-        let file = self.disk.open_or_create(&path, 0o644).io_context(|| format!("open {path:?}"))?;
-        let end = file.meta().io_context(|| format!("stat {path:?}"))?.size_bytes;
-        file.write_all_at(lines.as_bytes(), end).io_context(|| format!("write {path:?}"))?;
-        self.archived += lines.lines().count();
-        if self.archived > ARCHIVED_TASKS_MAX + ARCHIVED_TASKS_SLACK { self.forget_oldest() } else { Ok(()) }
-    }
-
-    fn forget_oldest(&mut self) -> Result<()> {
-        let archive = self.read("archive")?;
-        let lines: Vec<&str> = archive.lines().collect();
-        let (old, kept) = lines.split_at(lines.len().saturating_sub(ARCHIVED_TASKS_MAX));
-        for upid in old.iter().filter_map(|line| line.split(' ').next()?.parse::<Upid>().ok()) {
-            // A log that is already gone is what is wanted.
-            let _ = self.disk.unlink(&self.dir.join(log_dir(&upid)).join(log_name(&upid)));
-        }
-        self.archived = kept.len();
-        self.replace("archive", &kept.iter().map(|line| format!("{line}\n")).collect::<String>())
-    }
-
-    fn read(&self, name: &str) -> Result<String> {
-        let path = self.dir.join(name);
-        match self.disk.read(&path, LIST_BYTES_MAX) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(e) => Err(Error::io(format!("read {path:?}"), e)),
-        }
-    }
-
-    /// Archives what was active when the daemon died.
-    fn recover(&mut self) -> Result<()> {
-        self.make_dir(&self.dir.clone())?;
-        let archive = self.read("archive")?;
-        self.archived = archive.lines().count();
-        let mut lines = String::new();
-        for upid in self.read("active")?.lines().filter_map(|line| line.parse::<Upid>().ok()) {
-            let listed = format!("{upid} ");
-            if !archive.lines().any(|line| line.starts_with(&listed)) {
-                lines.push_str(&archive_line(&upid, self.clock.now(), &self.status_in_log(&upid)));
-            }
-        }
-        if !lines.is_empty() {
-            self.append_archive(&lines)?;
-        }
-        self.write_active()
-    }
-
-    /// What the last line of a log says.
-    fn status_in_log(&self, upid: &Upid) -> TaskStatus {
-        let path = self.dir.join(log_dir(upid)).join(log_name(upid));
-        let tail = || -> std::io::Result<Vec<u8>> {
-            let file = self.disk.open(&path)?;
-            let size = file.meta()?.size_bytes;
-            // One line, its time stamp and its end.
-            let start = size.saturating_sub(entry::LINE_BYTES_MAX as u64 + 64);
-            let mut bytes = vec![0; usize::try_from(size - start).unwrap_or(0)];
-            file.read_exact_at(&mut bytes, start)?;
-            Ok(bytes)
-        };
-        let text = tail().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        text.lines()
-            .last()
-            .and_then(|line| TaskStatus::from_result_line(message_of(line)))
-            .unwrap_or(TaskStatus::Unknown)
     }
 }
 
@@ -300,12 +221,11 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::EpochSecs;
 
     #[tokio::test]
     async fn a_flood_of_lines_never_blocks_and_keeps_the_result() {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Writer::start(dir.path().to_owned(), Disk::real(), Clock::system()).unwrap();
+        let writer = Writer::start(dir.path().to_owned(), Disk::real(), Clock::system(), Arc::default(), 10).unwrap();
         let upid = Arc::new(upid(1));
         writer.create(upid.clone()).await.unwrap();
         let all = 3 * QUEUED_LINES_MAX;
@@ -322,49 +242,20 @@ mod tests {
         format!("UPID:a:00000001:00000001:{n:08X}:66607C8A:backup:x:root@pam:").parse().unwrap()
     }
 
-    fn files(dir: &Path) -> Files {
-        let clock = Clock::manual(EpochSecs(1));
-        Files { dir: dir.to_owned(), disk: Disk::real(), clock, open: HashMap::new(), archived: 0 }
-    }
-
-    #[test]
-    fn what_a_crash_cut_off_is_archived_at_the_next_start() {
+    #[tokio::test]
+    async fn old_tasks_are_forgotten_while_nothing_else_is_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let mut died = files(dir.path());
-        died.recover().unwrap();
-        for n in 0..3 {
-            died.create(&upid(n)).unwrap();
+        let (book, clock) = (Arc::new(Book::default()), Clock::system());
+        let lines: String = (0..50).map(|n| format!("{} 66607C8A OK\n", upid(n))).collect();
+        Disk::real().create_new(&dir.path().join("archive"), 0o644).unwrap().write_all_at(lines.as_bytes(), 0).unwrap();
+        let writer = Writer::start(dir.path().to_owned(), Disk::real(), clock, book.clone(), 10).unwrap();
+        assert!(book.ended_count() > 0);
+        while book.ended_count() > 10 {
+            tokio::task::yield_now().await;
         }
-        died.add(&upid(0), "in the middle");
-        // The second died between its result and the lists, the third between the two lists.
-        died.open.get_mut(&upid(1).to_string()).unwrap().write(&upid(1), &log_line(EpochSecs(1), "TASK OK"));
-        died.append_archive(&archive_line(&upid(2), EpochSecs(7), &TaskStatus::Warnings(2))).unwrap();
-        drop(died);
-        let mut next = files(dir.path());
-        next.recover().unwrap();
-        let archive = next.read("archive").unwrap();
-        let mut lines: Vec<&str> = archive.lines().collect();
-        lines.sort_unstable();
-        let want = [(0, 1, "unknown"), (1, 1, "OK"), (2, 7, "WARNINGS: 2")]
-            .map(|(n, end, status)| format!("{} {end:08X} {status}", upid(n)));
-        assert_eq!(lines, want);
-        assert_eq!(next.read("active").unwrap(), "");
-    }
-
-    #[test]
-    fn the_oldest_tasks_are_forgotten_with_their_logs() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = files(dir.path());
-        files.create(&upid(0)).unwrap();
-        files.end(&upid(0), &TaskStatus::Ok);
-        let lines: String = (1..ARCHIVED_TASKS_MAX + ARCHIVED_TASKS_SLACK)
-            .map(|n| archive_line(&upid(n), EpochSecs(1), &TaskStatus::Ok))
-            .collect();
-        files.append_archive(&lines).unwrap();
-        let log = dir.path().join(log_dir(&upid(0))).join(log_name(&upid(0)));
-        assert!(log.exists());
-        files.append_archive(&archive_line(&upid(99_999), EpochSecs(1), &TaskStatus::Ok)).unwrap();
-        assert!(!log.exists());
-        assert_eq!(files.read("archive").unwrap().lines().count(), ARCHIVED_TASKS_MAX);
+        let newest = book.ended_lines().pop().unwrap();
+        assert_eq!(*newest, *format!("{} 66607C8A OK", upid(49)));
+        writer.flush().await;
+        assert_eq!(book.ended_count(), 10);
     }
 }
