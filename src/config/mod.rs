@@ -33,6 +33,8 @@ pub struct Config {
     pub datastores: Vec<DatastoreSection>,
     /// Directory of the task logs.
     pub tasks_dir: PathBuf,
+    /// How many ended tasks are kept.
+    pub tasks_keep: usize,
 }
 
 /// `[server]`.
@@ -98,7 +100,9 @@ impl Config {
             datastores.push(store);
         }
         let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
-        Ok(Self { server: server(raw.section("server"), raw.source(), data_dir)?, datastores, tasks_dir })
+        let tasks_keep = raw.section("tasks").integer("keep");
+        let server = server(raw.section("server"), raw.source(), data_dir)?;
+        Ok(Self { server, datastores, tasks_dir, tasks_keep })
     }
 }
 

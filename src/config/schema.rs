@@ -217,7 +217,15 @@ const TASKS: Section = Section {
     repeated: false,
     doc: "Records of what was done for whom.",
     keys: &[
-        key("dir", Kind::Path, "\"tasks\"", "Directory of the task logs. The newest 20,000 tasks are kept.").at_start()
+        key("dir", Kind::Path, "\"tasks\"", "Directory of the task logs.").at_start(),
+        key(
+            "keep",
+            Kind::Integer(100, 100_000),
+            "20000",
+            "How many ended tasks are kept, with their logs; the oldest go first. A thousand take some 150 KiB of memory. \
+             Names and results of all of them together may take 32 MiB.",
+        )
+        .at_start(),
     ],
 };
 

@@ -18,6 +18,7 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(config.server.unauthenticated_delay, Duration::from_secs(3));
     assert!(config.datastores.is_empty());
     assert_eq!(config.tasks_dir, Path::new("/data/tasks"));
+    assert_eq!(config.tasks_keep, crate::task::ENDED_TASKS_KEPT);
 }
 
 #[test]
@@ -45,6 +46,7 @@ fn all_keys_are_read() {
         compute-threads = 7
         [tasks]
         dir = "/var/log/t"
+        keep = 500
         [[datastore]]
         name = "usb"
         path = "/mnt/usb"
@@ -71,6 +73,7 @@ fn all_keys_are_read() {
         (Duration::from_secs(3), Duration::from_millis(1))
     );
     assert_eq!(config.tasks_dir, Path::new("/var/log/t"));
+    assert_eq!(config.tasks_keep, 500);
     let usb = &config.datastores[0];
     assert_eq!((usb.owner, usb.manifest_lock_dir.as_deref()), (Some((34, 35)), Some(Path::new("/run/locks"))));
     assert_eq!(

@@ -108,7 +108,7 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
     let tls = first_start::identity(dir, &config.server, &host_name())?;
     first_start::main_datastore(dir, &config, &users_file::load(dir)?).await?;
     let users = first_start::users(dir, &keys, &config, local, tls.fingerprint())?;
-    let tasks = task::Registry::open(&config.tasks_dir, clock.clone())?;
+    let tasks = task::Registry::open_keeping(&config.tasks_dir, clock.clone(), config.tasks_keep)?;
     let datastores = StoreBook::new(clock.clone());
     datastores.commit(datastores.prepare(&config.datastores).await?);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);

@@ -20,7 +20,11 @@ const TOKEN: &str = "u@pbs!t";
 const OWN_RULES: &[(&str, &str)] = &[
     ("GET admin/datastore", "an empty list"),
     ("GET admin/datastore/{store}/namespace", "403"),
+    ("DELETE nodes/{node}/tasks/{upid}", "403"),
     ("GET backup", "403"),
+    ("GET nodes/{node}/tasks", "an empty list"),
+    ("GET nodes/{node}/tasks/{upid}/log", "400 task access not allowed"),
+    ("GET nodes/{node}/tasks/{upid}/status", "400 task access not allowed"),
     ("GET reader", "400 no permissions"),
     ("GET version", "the version, which every client has to know"),
 ];

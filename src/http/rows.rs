@@ -34,8 +34,8 @@ pub struct Rows {
 
 enum Part {
     Block(Bytes),
-    /// All rows were sent: a channel that closes without it means that their maker died.
-    End,
+    /// All rows were sent, and what was found out about them: a channel that closes without it means that their maker died.
+    End(Vec<(&'static str, Value)>),
     Failed(Error),
 }
 
@@ -44,6 +44,7 @@ enum Part {
 pub struct RowSender {
     block: BytesMut,
     is_first: bool,
+    attributes: Vec<(&'static str, Value)>,
     blocks: mpsc::Sender<Part>,
 }
 
@@ -54,11 +55,12 @@ impl Rows {
         F: Future<Output = Result<RowSender>> + Send + 'static,
     {
         let (sender, blocks) = mpsc::channel(BLOCKS_AHEAD);
-        let made = make(RowSender { block: BytesMut::new(), is_first: true, blocks: sender.clone() });
+        let made =
+            make(RowSender { block: BytesMut::new(), is_first: true, attributes: Vec::new(), blocks: sender.clone() });
         tokio::spawn(async move {
             let last = match made.await {
                 Ok(mut rows) => match rows.flush().await {
-                    Ok(()) => Part::End,
+                    Ok(()) => Part::End(rows.attributes),
                     Err(_) => return,
                 },
                 Err(error) => Part::Failed(error),
@@ -84,7 +86,7 @@ impl Rows {
             Some(first) => first,
         };
         let body =
-            Body { blocks: self.blocks, next: Some(first), begun: false, tail: Some(tail(self.attributes, format)?) };
+            Body { blocks: self.blocks, next: Some(first), begun: false, around: Some((self.attributes, format)) };
         Ok(reply::with_body(StatusCode::OK, Some(reply::JSON), body.boxed_unsync()))
     }
 }
@@ -110,6 +112,11 @@ impl RowSender {
         self.flush().await
     }
 
+    /// What stands beside `data` and is known only once the rows are.
+    pub fn attribute(&mut self, name: &'static str, value: Value) {
+        self.attributes.push((name, value));
+    }
+
     async fn flush(&mut self) -> Result<()> {
         if self.block.is_empty() {
             return Ok(());
@@ -120,7 +127,7 @@ impl RowSender {
 }
 
 /// What closes the list and the object around it.
-fn tail(attributes: Vec<(&'static str, Value)>, format: Format) -> Result<Bytes> {
+fn tail(attributes: Vec<(&'static str, Value)>, format: Format) -> Bytes {
     let mut around: serde_json::Map<String, Value> =
         attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     if format == Format::ExtJs {
@@ -132,7 +139,7 @@ fn tail(attributes: Vec<(&'static str, Value)>, format: Format) -> Result<Bytes>
         text.push_str(&format!(",{}:{value}", Value::from(name)));
     }
     text.push('}');
-    Ok(text.into())
+    text.into()
 }
 
 fn died() -> Error {
@@ -143,8 +150,8 @@ struct Body {
     blocks: mpsc::Receiver<Part>,
     next: Option<Part>,
     begun: bool,
-    /// `None` once it was sent.
-    tail: Option<Bytes>,
+    /// What the tail is made of; `None` once it was sent.
+    around: Option<(Vec<(&'static str, Value)>, Format)>,
 }
 
 impl http_body::Body for Body {
@@ -152,7 +159,7 @@ impl http_body::Body for Body {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        if self.tail.is_none() {
+        if self.around.is_none() {
             return Poll::Ready(None);
         }
         if !self.begun {
@@ -165,9 +172,13 @@ impl http_body::Body for Body {
         };
         Poll::Ready(Some(match part {
             Some(Part::Block(block)) => Ok(Frame::data(block)),
-            Some(Part::End) => Ok(Frame::data(self.tail.take().unwrap_or_default())),
+            Some(Part::End(found)) => {
+                let (mut attributes, format) = self.around.take().unwrap_or((Vec::new(), Format::Json));
+                attributes.extend(found);
+                Ok(Frame::data(tail(attributes, format)))
+            }
             failed => {
-                self.tail = None;
+                self.around = None;
                 let error = if let Some(Part::Failed(error)) = failed { error } else { died() };
                 tracing::warn!(%error, "a list was cut off");
                 Err(error)
@@ -176,7 +187,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.tail.is_none()
+        self.around.is_none()
     }
 }
 
@@ -207,6 +218,12 @@ mod tests {
         assert_eq!(shown(numbers(3), Format::Json).await.unwrap(), r#"{"data":[0,1,2]}"#);
         let dressed = shown(numbers(1).with("total", 7.into()), Format::ExtJs).await.unwrap();
         assert_eq!(dressed, r#"{"data":[0],"status":200,"success":true,"total":7}"#);
+        let late = Rows::new(|mut rows| async move {
+            rows.send(&1).await?;
+            rows.attribute("total", 1.into());
+            Ok(rows)
+        });
+        assert_eq!(shown(late, Format::Json).await.unwrap(), r#"{"data":[1],"total":1}"#);
         let many: Value = serde_json::from_str(&shown(numbers(50_000), Format::Json).await.unwrap()).unwrap();
         assert_eq!(many["data"].as_array().unwrap().len(), 50_000, "several blocks");
     }

@@ -192,3 +192,143 @@ async fn read(pool: &ComputePool, file: &Arc<DiskFile>, offset: u64, end: u64, b
     };
     pool.run(work).await?.map_err(|e| Error::io("read a task log", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Fault;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Counts reads.
+    #[derive(Debug, Default)]
+    struct Reads(AtomicUsize);
+
+    impl Fault for Reads {
+        fn before(&self, op: &'static str, _: Option<&Path>) -> io::Result<()> {
+            self.0.fetch_add(usize::from(op == "pread"), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    struct World {
+        dir: tempfile::TempDir,
+        reads: Arc<Reads>,
+        reader: LogReader,
+        upid: Upid,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let reads = Arc::new(Reads::default());
+            let reader = LogReader::start(Disk::with_fault(reads.clone())).unwrap();
+            let upid = "UPID:a:00000001:00000001:00000001:66607C8A:backup:x:root@pam:".parse().unwrap();
+            Self { dir: tempfile::tempdir().unwrap(), reads, reader, upid }
+        }
+
+        fn append(&self, text: &str) {
+            let file = Disk::real().open_or_create(&self.dir.path().join("log"), 0o644).unwrap();
+            let end = file.meta().unwrap().size_bytes;
+            file.write_all_at(text.as_bytes(), end).unwrap();
+        }
+
+        async fn open(&self, active: bool) -> TaskLog {
+            self.reader.open(&self.upid, self.dir.path().join("log"), active).await.unwrap()
+        }
+
+        async fn page(&self, active: bool, first: u64, limit: u64) -> Vec<(u64, String)> {
+            let mut page = self.open(active).await.page(first, limit);
+            let mut lines = Vec::new();
+            while let Some(more) = page.next().await.unwrap() {
+                lines.extend(more);
+            }
+            lines
+        }
+
+        fn reads(&self) -> usize {
+            self.reads.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<(u64, String)> {
+        range.map(|n| (n, format!("line {n}"))).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_begin_and_end_where_they_are_asked_to() {
+        let world = World::new();
+        world.append(&(1..=1200).map(|n| format!("line {n}\n")).collect::<String>());
+        for (first, limit, want) in [
+            (0, 50, 1..=50),
+            (1, 50, 1..=50),
+            (51, 2, 51..=52),
+            (1000, 500, 1000..=1200),
+            (1024, 3, 1024..=1026),
+            (1025, 3, 1025..=1027),
+            (1200, 10, 1200..=1200),
+            (1, u64::MAX, 1..=1200),
+        ] {
+            assert_eq!(world.page(true, first, limit).await, numbered(want), "{first} {limit}");
+        }
+        for first in [1201, 5000, u64::MAX] {
+            assert_eq!(world.page(true, first, 10).await, [], "{first}");
+        }
+        assert_eq!(world.open(false).await.lines(), 1200);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_being_written_is_shown_when_it_is_whole_or_will_never_be() {
+        let world = World::new();
+        world.append("one\ntw");
+        assert_eq!(world.page(true, 1, 10).await, [(1, "one".to_owned())]);
+        assert_eq!(world.open(true).await.lines(), 1);
+        assert_eq!(world.page(false, 1, 10).await, [(1, "one".to_owned()), (2, "tw".to_owned())]);
+        assert_eq!(world.page(false, 2, 10).await, [(2, "tw".to_owned())]);
+        assert_eq!(world.open(false).await.lines(), 2);
+        world.append("o\nthree\n");
+        assert_eq!(world.page(true, 2, 10).await, [(2, "two".to_owned()), (3, "three".to_owned())]);
+    }
+
+    /// 20 MiB are counted once; after that a page costs two reads wherever it lies, and what was added one more.
+    #[tokio::test]
+    async fn a_page_of_a_long_log_does_not_read_what_is_before_it() {
+        let world = World::new();
+        let filler = "x".repeat(80);
+        world.append(&(0..240_000).map(|n| format!("{n} {filler}\n")).collect::<String>());
+        assert_eq!(world.open(true).await.lines(), 240_000);
+        assert!(world.reads() >= 20);
+        for first in [1, 100_000, 239_500] {
+            let lines = world.page(true, first, 500).await;
+            assert_eq!((lines.len(), lines[0].0), (500, first));
+            assert!(world.reads() <= 4, "at most 1,524 lines in blocks of 64 KiB");
+        }
+        world.append("the last\n");
+        assert_eq!(world.page(true, 240_001, 500).await, [(240_001, "the last".to_owned())]);
+        assert!(world.reads() <= 4);
+        for n in 0..INDEXES_MAX + 5 {
+            world.reader.remember(n.to_string(), &LineIndex::default());
+        }
+        assert_eq!(world.reader.indexes.lock().len(), INDEXES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_download_is_the_file() {
+        let world = World::new();
+        let text = "a line\n".repeat(30_000) + "and a half";
+        world.append(&text);
+        let mut download = world.open(false).await.download();
+        let mut got = Vec::new();
+        while let Some(block) = download.next().await.unwrap() {
+            assert!(block.len() <= BLOCK_BYTES);
+            got.extend_from_slice(&block);
+        }
+        assert!(got == text.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_is_named() {
+        let world = World::new();
+        let opened = world.reader.open(&world.upid, world.dir.path().join("log"), false).await;
+        assert_eq!(opened.unwrap_err().to_string(), format!("there is no log of task '{}'", world.upid));
+    }
+}

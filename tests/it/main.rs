@@ -13,6 +13,7 @@ mod matrix;
 mod replay;
 mod sharing;
 mod support;
+mod tasks;
 mod tidy;
 mod tools;
 mod unit;

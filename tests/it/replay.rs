@@ -121,6 +121,12 @@ fn management_script() -> Script {
         .before(74, put(kept_marker.clone(), ""))
         .before(77, pruned)
         .before(80, remove(kept_marker))
+        // The recorded client polled until the task had ended.
+        .before(90, |daemon| {
+            while !daemon.running().is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        })
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod namespace;
 mod node;
 mod sessions;
 mod snapshots;
+mod tasks;
 mod upload_log;
 
 use serde::Serialize;
@@ -31,6 +32,7 @@ pub fn router() -> Router {
         namespace::ROUTES,
         upload_log::ROUTES,
         sessions::ROUTES,
+        tasks::ROUTES,
     ];
     Router::new(tables.into_iter().flatten())
 }

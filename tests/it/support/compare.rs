@@ -8,7 +8,8 @@ use super::upload;
 use super::wire::Reply;
 
 /// Values that differ from run to run: their kind must agree, not their content.
-const VOLATILE: [&str; 14] = [
+const VOLATILE: [&str; 15] = [
+    "node",
     "upid",
     "ticket",
     "CSRFPreventionToken",
