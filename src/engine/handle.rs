@@ -43,6 +43,7 @@ struct Inner {
     fallback_reason: Option<String>,
     counters: Arc<Counters>,
     pool: Pool,
+    io_threads: usize,
     intake: Arc<Intake>,
     /// Places for batches, by class.
     places: [Arc<Semaphore>; 2],
@@ -92,6 +93,7 @@ impl Engine {
                 fallback_reason,
                 counters,
                 pool,
+                io_threads: config.io_threads,
                 intake: front.intake,
                 places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX].map(|n| Arc::new(Semaphore::new(n))),
                 thread: Mutex::new(Some(front.thread)),
@@ -108,6 +110,11 @@ impl Engine {
     /// Why a wanted ring was not had, if so.
     pub fn fallback_reason(&self) -> Option<&str> {
         self.inner.fallback_reason.as_deref()
+    }
+
+    /// Threads for blocking file work.
+    pub fn io_threads(&self) -> usize {
+        self.inner.io_threads
     }
 
     /// What was done so far.

@@ -134,6 +134,12 @@ impl RequestContext {
         self.reach == Reach::All || self.auth.owns(owner)
     }
 
+    /// As [`Self::may_use`], to be taken along by a listing.
+    pub fn may_use_owner(&self) -> impl Fn(&AuthId) -> bool + Send + Sync + 'static {
+        let (reach, auth) = (self.reach, self.auth.clone());
+        move |owner| reach == Reach::All || auth.owns(owner)
+    }
+
     /// The whole raw body of a streaming call, at most `bytes_max` long.
     pub async fn read_body(&mut self, bytes_max: usize) -> Result<Bytes> {
         match self.body.take() {

@@ -181,6 +181,7 @@ impl BackupLease {
                 }
                 // The work goes on when its caller is gone, and so does the stay.
                 drop(stay);
+                lease.store.manifests.forget(&lease.namespace, &lease.snapshot);
                 Ok(lease.set_finished())
             })
             .await?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::backup::BackupLease;
 use super::begin::Begin;
@@ -17,7 +18,9 @@ use super::explain::{failed, no_entry};
 use super::file_reader::{FileReader, OpenFile};
 use super::index_read::IndexReader;
 use super::layout::Layout;
+use super::listing;
 use super::lock::{DirLock, Refusal};
+use super::manifest_cache::ManifestCache;
 use super::manifest_lock::ManifestLocks;
 use super::network_fs::is_network_fs;
 use super::operations::{ActiveOperations, MaintenanceMode, Operation, OperationGuard, Operations};
@@ -25,11 +28,11 @@ use super::presence::CheckReport;
 use super::process_lock::{self, Exclusion, ProcessLock};
 use super::reader::ReaderLease;
 use super::removal;
-use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotDir, SnapshotInfo};
+use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, ManifestSummary, SnapshotDir};
 use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
 use super::taken::{Board, TakenWatch, Taking};
 use super::temps::{self, Temps};
-use super::tree::{self, Counts, GroupInfo, NamespaceRemoval};
+use super::tree::{self, GroupInfo, NamespaceRemoval};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
@@ -40,7 +43,7 @@ use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group,
 /// An open datastore; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Datastore {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// A datastore that may be gone.
@@ -74,6 +77,12 @@ pub(super) struct Inner {
     pub(super) checker: Arc<Checker>,
     pub(super) operations: Arc<Operations>,
     pub(super) taken: Arc<Board>,
+    /// What listings have read of snapshots.
+    pub(super) manifests: ManifestCache,
+    /// Pieces of listings that are under way at a time.
+    pub(super) listing_places: Arc<Semaphore>,
+    /// Whether groups and snapshots lie where the times of directories cannot be trusted.
+    pub(super) tree_is_remote: bool,
     pub(super) network_fs: bool,
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
@@ -86,6 +95,7 @@ impl Inner {
         let owner = create::check_top(disk, &layout, config.owner, user, false)?;
         let opening = |e| failed("unable to open datastore", layout.base(), e);
         let network_fs = is_network_fs(disk.fs_magic(&layout.chunks()).map_err(opening)?);
+        let tree_is_remote = network_fs || is_network_fs(disk.fs_magic(layout.base()).map_err(opening)?);
         let base = disk.stat(layout.base()).map_err(opening)?;
         let chunks_elsewhere = base.dev != disk.stat(&layout.chunks()).map_err(opening)?.dev;
         match temps::recover(disk, layout.base()).map_err(opening)? {
@@ -95,6 +105,7 @@ impl Inner {
         let temps = Arc::new(Temps::new(layout.base(), engine.clone()));
         let durable = Durable::new(config.sync_level, owner, temps);
         let name = config.name.as_str();
+        let listing_places = listing::places(&engine);
         Ok(Self {
             process_lock: process_lock::open(disk, &layout.lock_file()).map_err(opening)?,
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
@@ -109,6 +120,9 @@ impl Inner {
             engine,
             clock,
             durable,
+            manifests: ManifestCache::default(),
+            listing_places,
+            tree_is_remote,
             network_fs,
             chunks_elsewhere,
         })
@@ -159,10 +173,12 @@ impl Inner {
     ) -> Result<()> {
         let path = self.layout.manifest(ns, snapshot);
         let lock = self.manifest_locks.take(&self.engine, &path).await?;
+        let (ns, snapshot) = (ns.clone(), snapshot.clone());
         self.run(move |disk, inner| {
             let mut manifest = load_manifest(disk, &path)?.manifest;
             edit(&mut manifest);
             let stored = store_manifest(disk, &inner.durable, &path, &manifest.to_blob());
+            inner.manifests.forget(&ns, &snapshot);
             drop(lock);
             stored
         })
@@ -281,23 +297,6 @@ impl Datastore {
         self.inner.run(usage).await
     }
 
-    /// Groups and snapshots of all namespaces, as far as groups have an owner and snapshots.
-    pub async fn counts(&self) -> Result<Counts> {
-        let mut counts = Counts::default();
-        for ns in self.namespaces(&Namespace::root(), None).await? {
-            let groups = self.group_dirs(&ns).await?;
-            let found = self.each_group(&ns, groups, |disk, layout, ns, group| {
-                let owned = tree::listed_owner(disk, layout, ns, &group).is_some();
-                let count = if owned { tree::snapshots(disk, layout, ns, &group)?.len() } else { 0 };
-                Ok((group.ty(), count as u64))
-            });
-            for (ty, snapshots) in found.await? {
-                counts.add(ty, snapshots);
-            }
-        }
-        Ok(counts)
-    }
-
     /// Whether a namespace is there; the root always is.
     pub async fn namespace_exists(&self, ns: &Namespace) -> Result<bool> {
         let ns = ns.clone();
@@ -323,11 +322,11 @@ impl Datastore {
         removal::delete_namespace(&self.inner, ns, delete_groups).await
     }
 
-    async fn group_dirs(&self, ns: &Namespace) -> Result<Vec<Group>> {
+    pub(super) async fn group_dirs(&self, ns: &Namespace, filter: &GroupFilter) -> Result<Vec<Group>> {
         // A datastore that is not there has no groups to show, and that is no answer.
         self.inner.checker.confirm_place(&self.inner.engine).await?;
-        let ns = ns.clone();
-        self.inner.run(move |disk, inner| tree::groups(disk, &inner.layout, &ns)).await
+        let (ns, filter) = (ns.clone(), filter.clone());
+        self.inner.run(move |disk, inner| tree::groups_of(disk, &inner.layout, &ns, &filter)).await
     }
 
     /// Looks at each group, some at once, and returns what was found in the order of `groups`.
@@ -346,17 +345,8 @@ impl Datastore {
 
     /// All groups of a namespace that have a readable owner, sorted.
     pub async fn groups(&self, ns: &Namespace) -> Result<Vec<GroupInfo>> {
-        let groups = self.group_dirs(ns).await?;
+        let groups = self.group_dirs(ns, &GroupFilter::default()).await?;
         Ok(self.each_group(ns, groups, tree::group_info).await?.into_iter().flatten().collect())
-    }
-
-    /// All snapshots of the groups that `filter` lets through, by group, oldest first.
-    pub async fn snapshots(&self, ns: &Namespace, filter: GroupFilter) -> Result<Vec<SnapshotInfo>> {
-        let mut groups = self.group_dirs(ns).await?;
-        groups.retain(|group| filter.passes(group));
-        let infos =
-            self.each_group(ns, groups, |disk, layout, ns, group| tree::snapshot_infos(disk, layout, ns, &group));
-        Ok(infos.await?.into_iter().flatten().collect())
     }
 
     /// Files of a snapshot: those of the manifest, then the manifest, then the others (spec 05 §4).
@@ -365,7 +355,7 @@ impl Datastore {
         let files = self.inner.run(move |disk, inner| {
             let dir = SnapshotDir::read(disk, &inner.layout.snapshot(&ns, &snapshot))?.ok_or_else(no_entry)?;
             let loaded = load_manifest(disk, &inner.layout.manifest(&ns, &snapshot))?;
-            Ok(list_files(&dir, Some(&loaded)).0)
+            Ok(list_files(&dir, Some(&ManifestSummary::of(&loaded))).0)
         });
         files.await
     }

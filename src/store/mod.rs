@@ -12,6 +12,7 @@
 //! | what becomes of an uploaded chunk | [`collision`], `chunk_store` |
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
+//! | how many groups are listed | `listing`, `manifest_cache` |
 //! | what a maintenance mode refuses | `operations` |
 //! | how a running backup hears of what a job takes away | `taken` |
 
@@ -32,7 +33,9 @@ mod index_read;
 mod index_write;
 pub mod layout;
 mod lease;
+mod listing;
 mod lock;
+mod manifest_cache;
 mod manifest_lock;
 mod network_fs;
 mod operations;
@@ -54,6 +57,8 @@ pub use datastore::{Datastore, WeakDatastore};
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
+pub use listing::{GroupListing, GroupSummary, SnapshotListing};
+pub use manifest_cache::ListingCounters;
 pub use operations::{
     ActiveOperations, MAINTENANCE_MESSAGE_BYTES_MAX, MaintenanceKind, MaintenanceMode, Operation, OperationGuard,
 };
@@ -72,6 +77,8 @@ mod backup_tests;
 mod crash_tests;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod listing_tests;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

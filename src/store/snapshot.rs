@@ -6,7 +6,7 @@ use std::path::Path;
 use super::durable::{Durable, Weight};
 use super::explain::failed;
 use super::layout::{NOTES_FILE, OWNER_FILE, PROTECTED_FILE, is_snapshot_file};
-use crate::engine::{Disk, FileKind};
+use crate::engine::{DirEntry, Disk, DiskDir, FileKind};
 use crate::error::{Error, Result};
 use crate::format::blob::{BLOB_ENCODED_BYTES_MAX, check_crc};
 use crate::format::manifest::{CryptMode, Manifest, VerifyState};
@@ -71,6 +71,45 @@ pub struct LoadedManifest {
     pub encoded_bytes: u64,
 }
 
+/// What listings show of a manifest.
+#[derive(Debug)]
+pub(super) struct ManifestSummary {
+    /// The files that it lists, then the manifest itself.
+    pub(super) files: Vec<FileInfo>,
+    pub(super) comment: Option<String>,
+    pub(super) verification: Option<VerifyState>,
+    pub(super) fingerprint: Option<String>,
+}
+
+impl ManifestSummary {
+    pub(super) fn of(LoadedManifest { manifest, encoded_bytes }: &LoadedManifest) -> Self {
+        let listed = manifest.files().iter().map(|file| FileInfo {
+            filename: file.filename.as_str().to_owned(),
+            size: Some(file.size),
+            crypt_mode: Some(file.crypt_mode),
+        });
+        let own = FileInfo {
+            filename: MANIFEST_BLOB.to_owned(),
+            size: Some(*encoded_bytes),
+            crypt_mode: Some(if manifest.is_signed() { CryptMode::SignOnly } else { CryptMode::None }),
+        };
+        Self {
+            files: listed.chain([own]).collect(),
+            comment: manifest.comment().map(str::to_owned),
+            verification: manifest.verify_state(),
+            fingerprint: manifest.key_fingerprint().map(str::to_owned),
+        }
+    }
+
+    /// Memory behind it, about.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let files: usize = self.files.iter().map(|file| size_of::<FileInfo>() + file.filename.len()).sum();
+        let upid = self.verification.as_ref().map_or(0, |found| found.upid.len());
+        let texts = [&self.comment, &self.fingerprint].into_iter().flatten().map(String::len);
+        size_of::<Self>() + files + upid + texts.sum::<usize>()
+    }
+}
+
 /// What lies in a snapshot's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SnapshotDir {
@@ -82,13 +121,22 @@ pub(super) struct SnapshotDir {
 impl SnapshotDir {
     /// `None` if it is not there, or not any more.
     pub(super) fn read(disk: &Disk, dir: &Path) -> Result<Option<Self>> {
-        let entries = match disk.read_dir(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            entries => entries.map_err(|e| failed("unable to list snapshot", dir, e))?,
-        };
+        match disk.read_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            entries => Ok(Some(Self::of(entries.map_err(|e| failed("unable to list snapshot", dir, e))?))),
+        }
+    }
+
+    /// What its entries say.
+    pub(super) fn of(entries: Vec<DirEntry>) -> Self {
         let protected = entries.iter().any(|entry| entry.name == PROTECTED_FILE);
         let files = entries.into_iter().filter(|e| e.kind == FileKind::File && is_snapshot_file(&e.name));
-        Ok(Some(Self { files: files.map(|e| e.name).collect(), protected }))
+        Self { files: files.map(|e| e.name).collect(), protected }
+    }
+
+    /// Memory behind it, about.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.files.iter().map(|name| size_of::<String>() + name.len()).sum()
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -107,9 +155,14 @@ pub(super) fn unable_to_load(path: &Path, e: io::Error) -> Error {
 /// Reads and parses a manifest. Content that is wrong is `Corrupt`, with the texts of the original.
 pub(super) fn load_manifest(disk: &Disk, path: &Path) -> Result<LoadedManifest> {
     let encoded = disk.read(path, BLOB_ENCODED_BYTES_MAX).map_err(|e| unable_to_load(path, e))?;
-    let manifest = Manifest::from_blob(&encoded).map_err(|e| {
+    parse_manifest(path, &encoded)
+}
+
+/// As [`load_manifest`], of what was read already.
+pub(super) fn parse_manifest(path: &Path, encoded: &[u8]) -> Result<LoadedManifest> {
+    let manifest = Manifest::from_blob(encoded).map_err(|e| {
         // The original names the file when the blob is wrong, and not when the JSON in it is.
-        if check_crc(&encoded).is_ok() { e } else { e.context(format_args!("unable to load blob '{path:?}'")) }
+        if check_crc(encoded).is_ok() { e } else { e.context(format_args!("unable to load blob '{path:?}'")) }
     })?;
     Ok(LoadedManifest { manifest, encoded_bytes: encoded.len() as u64 })
 }
@@ -121,39 +174,29 @@ pub(super) fn store_manifest(disk: &Disk, durable: &Durable, path: &Path, encode
 
 /// Files in the order of spec 05 §4: those of the manifest, the manifest itself, what else lies there. The size is the sum of those that
 /// have one.
-pub(super) fn list_files(dir: &SnapshotDir, loaded: Option<&LoadedManifest>) -> (Vec<FileInfo>, Option<u64>) {
-    let Some(LoadedManifest { manifest, encoded_bytes }) = loaded else {
-        let unknown = |name: &String| FileInfo { filename: name.clone(), size: None, crypt_mode: None };
-        return (dir.files.iter().map(unknown).collect(), None);
-    };
-    let mut files: Vec<FileInfo> = manifest
-        .files()
-        .iter()
-        .map(|file| FileInfo {
-            filename: file.filename.as_str().to_owned(),
-            size: Some(file.size),
-            crypt_mode: Some(file.crypt_mode),
-        })
-        .collect();
-    files.push(FileInfo {
-        filename: MANIFEST_BLOB.to_owned(),
-        size: Some(*encoded_bytes),
-        crypt_mode: Some(if manifest.is_signed() { CryptMode::SignOnly } else { CryptMode::None }),
-    });
-    let listed = files.len();
-    for name in &dir.files {
-        if !files[..listed].iter().any(|file| file.filename == *name) {
-            files.push(FileInfo { filename: name.clone(), size: None, crypt_mode: None });
-        }
-    }
+pub(super) fn list_files(dir: &SnapshotDir, manifest: Option<&ManifestSummary>) -> (Vec<FileInfo>, Option<u64>) {
+    let unknown = |name: &String| FileInfo { filename: name.clone(), size: None, crypt_mode: None };
+    let Some(manifest) = manifest else { return (dir.files.iter().map(unknown).collect(), None) };
+    let mut files = manifest.files.clone();
+    let is_listed = |name: &str| manifest.files.iter().any(|file| file.filename == name);
+    files.extend(dir.files.iter().filter(|name| !is_listed(name)).map(unknown));
     let size = files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add);
     (files, Some(size))
 }
 
 /// Reads who owns a group.
 pub(super) fn read_owner(disk: &Disk, path: &Path, group: &Group) -> Result<AuthId> {
-    let bytes = disk.read(path, OWNER_BYTES_MAX).map_err(|e| failed("unable to read", path, e))?;
-    let text = String::from_utf8_lossy(&bytes);
+    parse_owner(&disk.read(path, OWNER_BYTES_MAX).map_err(|e| failed("unable to read", path, e))?, group)
+}
+
+/// As [`read_owner`], in the group's directory.
+pub(super) fn read_owner_in(dir: &DiskDir, group: &Group) -> Result<AuthId> {
+    let bytes = dir.open(OWNER_FILE).and_then(|file| file.read_all(OWNER_BYTES_MAX));
+    parse_owner(&bytes.map_err(|e| failed("unable to read", &dir.path().join(OWNER_FILE), e))?, group)
+}
+
+fn parse_owner(bytes: &[u8], group: &Group) -> Result<AuthId> {
+    let text = String::from_utf8_lossy(bytes);
     let line = text.lines().next().unwrap_or_default().trim_end();
     line.parse().map_err(|_| Error::corrupt(format!("parsing owner for {group} failed: not a valid user id")))
 }
@@ -167,9 +210,16 @@ pub(super) fn create_owner(disk: &Disk, durable: &Durable, path: &Path, owner: &
 
 /// First line of a group's notes.
 pub(super) fn read_group_comment(disk: &Disk, group_dir: &Path) -> Option<String> {
-    let bytes = disk.read(&group_dir.join(NOTES_FILE), BLOB_ENCODED_BYTES_MAX).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
-    text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
+    first_line(&disk.read(&group_dir.join(NOTES_FILE), BLOB_ENCODED_BYTES_MAX).ok()?)
+}
+
+/// As [`read_group_comment`], in the group's directory.
+pub(super) fn read_group_comment_in(dir: &DiskDir) -> Option<String> {
+    first_line(&dir.open(NOTES_FILE).ok()?.read_all(BLOB_ENCODED_BYTES_MAX).ok()?)
+}
+
+fn first_line(bytes: &[u8]) -> Option<String> {
+    String::from_utf8_lossy(bytes).lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// Removes a snapshot's directory; fine if it is gone. The manifest goes first, and durably so, that a crash on the way leaves an unfinished

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::explain::{failed, no_entry};
 use super::layout::{Layout, NAMESPACE_DIR};
-use super::snapshot::{self, SnapshotDir, SnapshotInfo, list_files, load_manifest, read_owner};
+use super::snapshot::{self, GroupFilter, SnapshotDir, read_owner};
 use crate::clock::EpochSecs;
 use crate::engine::{DirEntry, Disk, FileKind};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct GroupInfo {
     pub owner: AuthId,
     /// First line of its notes.
     pub comment: Option<String>,
-    /// Its snapshots, oldest first; may be empty.
+    /// Its snapshots, oldest first; may be empty. Each took a reading of its directory: [`GroupSummary`](super::GroupSummary) is cheaper.
     pub snapshots: Vec<SnapshotFiles>,
 }
 
@@ -138,13 +138,32 @@ pub(super) fn groups(disk: &Disk, layout: &Layout, ns: &Namespace) -> Result<Vec
     Ok(groups)
 }
 
+/// The groups of a namespace that `filter` lets through, sorted; of an id some that may not be there, since no directory is read for them.
+pub(super) fn groups_of(disk: &Disk, layout: &Layout, ns: &Namespace, filter: &GroupFilter) -> Result<Vec<Group>> {
+    let Some(id) = &filter.id else {
+        let mut groups = groups(disk, layout, ns)?;
+        groups.retain(|group| filter.passes(group));
+        return Ok(groups);
+    };
+    if !namespace_exists(disk, layout, ns)? {
+        return Err(no_entry());
+    }
+    let groups = BackupType::ALL.into_iter().map(|ty| Group::new(ty, id));
+    Ok(groups.collect::<Result<Vec<Group>>>()?.into_iter().filter(|group| filter.passes(group)).collect())
+}
+
 /// The snapshots of a group, oldest first; none if the group is not there.
 pub(super) fn snapshots(disk: &Disk, layout: &Layout, ns: &Namespace, group: &Group) -> Result<Vec<Snapshot>> {
     let names = subdirs(disk, &layout.group(ns, group))?;
-    let snapshot = |name: &String| Snapshot::new(group.clone(), EpochSecs::from_utc_name(name)?).ok();
-    let mut snapshots: Vec<Snapshot> = names.iter().filter_map(snapshot).collect();
+    Ok(snapshots_of(group, names.iter().map(String::as_str)))
+}
+
+/// The snapshots of a group that these directories are, oldest first.
+pub(super) fn snapshots_of<'a>(group: &Group, names: impl Iterator<Item = &'a str>) -> Vec<Snapshot> {
+    let snapshot = |name: &str| Snapshot::new(group.clone(), EpochSecs::from_utc_name(name)?).ok();
+    let mut snapshots: Vec<Snapshot> = names.filter_map(snapshot).collect();
     snapshots.sort_by_key(Snapshot::time);
-    Ok(snapshots)
+    snapshots
 }
 
 /// Who owns a group, for listings: a group whose owner cannot be told is logged and skipped (spec 01 §2).
@@ -170,45 +189,6 @@ pub(super) fn group_info(disk: &Disk, layout: &Layout, ns: &Namespace, group: Gr
     }
     let comment = snapshot::read_group_comment(disk, &layout.group(ns, &group));
     Ok(Some(GroupInfo { group, owner, comment, snapshots: listed }))
-}
-
-/// All that listings show about the snapshots of a group; nothing without an owner.
-pub(super) fn snapshot_infos(disk: &Disk, layout: &Layout, ns: &Namespace, group: &Group) -> Result<Vec<SnapshotInfo>> {
-    let Some(owner) = listed_owner(disk, layout, ns, group) else { return Ok(Vec::new()) };
-    let mut infos = Vec::new();
-    for snapshot in snapshots(disk, layout, ns, group)? {
-        infos.extend(snapshot_info(disk, layout, ns, snapshot, &owner)?);
-    }
-    Ok(infos)
-}
-
-fn snapshot_info(
-    disk: &Disk,
-    layout: &Layout,
-    ns: &Namespace,
-    snapshot: Snapshot,
-    owner: &AuthId,
-) -> Result<Option<SnapshotInfo>> {
-    // It may be removed between its listing and its reading.
-    let Some(dir) = SnapshotDir::read(disk, &layout.snapshot(ns, &snapshot))? else { return Ok(None) };
-    let loaded = if dir.is_finished() {
-        let loaded = load_manifest(disk, &layout.manifest(ns, &snapshot));
-        loaded.inspect_err(|e| tracing::warn!(%snapshot, error = %e, "manifest is not readable")).ok()
-    } else {
-        None
-    };
-    let (files, size) = list_files(&dir, loaded.as_ref());
-    let manifest = loaded.as_ref().map(|loaded| &loaded.manifest);
-    Ok(Some(SnapshotInfo {
-        snapshot,
-        owner: owner.clone(),
-        files,
-        size,
-        comment: manifest.and_then(|m| m.comment()).map(str::to_owned),
-        verification: manifest.and_then(|m| m.verify_state()),
-        fingerprint: manifest.and_then(|m| m.key_fingerprint()).map(str::to_owned),
-        protected: dir.protected,
-    }))
 }
 
 /// What is said when a namespace is asked for that is not there.

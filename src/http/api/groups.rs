@@ -3,12 +3,13 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{NS, Place, RequestContext, STORE, reply};
+use super::{NS, Place, RequestContext, STORE};
 use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::params::Params;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::GroupInfo;
+use crate::http::rows::Rows;
+use crate::store::GroupSummary;
 
 /// Spec 05 §3, GroupListItem.
 const GROUP: Shape = Shape::Object(&[
@@ -34,58 +35,28 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
-    let groups = place.open(&context)?.groups(&place.ns).await?;
-    let shown = groups.iter().filter(|info| context.may_use(&info.owner));
-    reply(shown.filter_map(item).collect::<Vec<_>>())
+    let mut listing = place.open(&context)?.list_groups(&place.ns, context.may_use_owner()).await?;
+    Ok(Reply::Rows(Rows::new(|mut rows| async move {
+        while let Some(found) = listing.next().await? {
+            for summary in &found {
+                rows.send(&item(summary)).await?;
+            }
+        }
+        Ok(rows)
+    })))
 }
 
-/// `None` for a group without snapshots. Time and files are those of the newest finished one, else of the newest.
-fn item(info: &GroupInfo) -> Option<Value> {
-    let newest = info.snapshots.iter().filter(|s| s.finished).max_by_key(|s| s.snapshot.time());
-    let last = newest.or_else(|| info.snapshots.iter().max_by_key(|s| s.snapshot.time()))?;
+fn item(summary: &GroupSummary) -> Value {
     let mut item = json!({
-        "backup-type": info.group.ty().as_str(),
-        "backup-id": info.group.id(),
-        "last-backup": last.snapshot.time(),
-        "backup-count": info.snapshots.len(),
-        "files": last.files,
-        "owner": info.owner,
+        "backup-type": summary.group.ty().as_str(),
+        "backup-id": summary.group.id(),
+        "last-backup": summary.last_backup,
+        "backup-count": summary.snapshot_count,
+        "files": summary.files,
+        "owner": summary.owner,
     });
-    if let Some(comment) = &info.comment {
+    if let Some(comment) = &summary.comment {
         item["comment"] = json!(comment);
     }
-    Some(item)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::SnapshotFiles;
-
-    #[test]
-    fn the_newest_finished_snapshot_speaks_for_the_group() {
-        let snapshot = |time: &str, finished: bool| SnapshotFiles {
-            snapshot: format!("vm/1/{time}").parse().unwrap(),
-            finished,
-            files: vec![time.to_owned()],
-            protected: false,
-        };
-        let mut info = GroupInfo {
-            group: "vm/1".parse().unwrap(),
-            owner: "a@pbs!t".parse().unwrap(),
-            comment: None,
-            snapshots: vec![snapshot("1970-01-01T00:00:03Z", false)],
-        };
-        assert_eq!(item(&info).unwrap()["last-backup"], 3);
-        info.snapshots.insert(0, snapshot("1970-01-01T00:00:02Z", true));
-        assert_eq!(
-            item(&info).unwrap(),
-            json!({
-                "backup-type": "vm", "backup-id": "1", "last-backup": 2, "backup-count": 2,
-                "files": ["1970-01-01T00:00:02Z"], "owner": "a@pbs!t",
-            })
-        );
-        info.snapshots.clear();
-        assert_eq!(item(&info), None);
-    }
+    item
 }

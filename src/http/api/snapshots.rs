@@ -8,6 +8,7 @@ use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
+use crate::http::rows::Rows;
 use crate::store::{FileInfo, GroupFilter, SnapshotInfo};
 
 /// Spec 05 §3, BackupContent.
@@ -83,9 +84,15 @@ async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let filter =
         GroupFilter { ty: params.parsed_opt("backup-type")?, id: params.text("backup-id").map(ToOwned::to_owned) };
-    let snapshots = place.open(&context)?.snapshots(&place.ns, filter).await?;
-    let shown = snapshots.iter().filter(|info| context.may_use(&info.owner));
-    reply(shown.map(snapshot_item).collect::<Vec<_>>())
+    let mut listing = place.open(&context)?.list_snapshots(&place.ns, &filter, context.may_use_owner()).await?;
+    Ok(Reply::Rows(Rows::new(|mut rows| async move {
+        while let Some(found) = listing.next().await? {
+            for info in &found {
+                rows.send(&snapshot_item(info)).await?;
+            }
+        }
+        Ok(rows)
+    })))
 }
 
 async fn remove(context: RequestContext, params: Params) -> Result<Reply> {
