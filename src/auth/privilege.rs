@@ -72,9 +72,27 @@ impl Privileges {
         self.0 == 0
     }
 
+    /// Whether all privileges of `other` are here.
+    pub const fn has_all(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// The privileges' names.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.iter().filter(move |(bit, _)| self.has_any(*bit)).map(|(_, name)| *name)
+    }
+}
+
+impl FromStr for Privileges {
+    type Err = Error;
+
+    /// One name, or several with commas between them.
+    fn from_str(s: &str) -> Result<Self> {
+        s.split(',').map(str::trim).try_fold(Self::NONE, |sum, name| {
+            let found = Self::NAMES.iter().find(|(_, known)| *known == name);
+            let (bit, _) = found.ok_or_else(|| Error::invalid(format!("{name:.80?} is not a privilege")))?;
+            Ok(sum.union(*bit))
+        })
     }
 }
 
@@ -107,11 +125,25 @@ pub enum Role {
     DatastorePowerUser,
     /// Look at a datastore's settings and contents.
     DatastoreAudit,
+    /// Look at remotes. Nothing here asks for this and the following ones; imported permissions name them.
+    RemoteAudit,
+    /// Everything about remotes.
+    RemoteAdmin,
+    /// Read from remotes.
+    RemoteSyncOperator,
+    /// Look at tapes.
+    TapeAudit,
+    /// Everything about tapes.
+    TapeAdmin,
+    /// Write tapes.
+    TapeOperator,
+    /// Read tapes.
+    TapeReader,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::Admin,
         Self::Audit,
         Self::NoAccess,
@@ -120,7 +152,46 @@ impl Role {
         Self::DatastoreBackup,
         Self::DatastorePowerUser,
         Self::DatastoreAudit,
+        Self::RemoteAudit,
+        Self::RemoteAdmin,
+        Self::RemoteSyncOperator,
+        Self::TapeAudit,
+        Self::TapeAdmin,
+        Self::TapeOperator,
+        Self::TapeReader,
     ];
+
+    /// The names of [`Self::ALL`], for parameters.
+    pub const NAMES: [&'static str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut i = 0;
+        while i < names.len() {
+            names[i] = Self::ALL[i].as_str();
+            i += 1;
+        }
+        names
+    };
+
+    /// One line for people.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Admin => "Everything.",
+            Self::Audit => "Look at everything.",
+            Self::NoAccess => "Nothing; takes away what is inherited.",
+            Self::DatastoreAdmin => "Everything in a datastore.",
+            Self::DatastoreReader => "Look at, verify and restore everything in a datastore.",
+            Self::DatastoreBackup => "Back up, and restore one's own.",
+            Self::DatastorePowerUser => "Back up, restore and prune one's own.",
+            Self::DatastoreAudit => "Look at a datastore's settings and contents.",
+            Self::RemoteAudit => "Look at remotes (without effect here).",
+            Self::RemoteAdmin => "Everything about remotes (without effect here).",
+            Self::RemoteSyncOperator => "Read from remotes (without effect here).",
+            Self::TapeAudit => "Look at tapes (without effect here).",
+            Self::TapeAdmin => "Everything about tapes (without effect here).",
+            Self::TapeOperator => "Write tapes (without effect here).",
+            Self::TapeReader => "Read tapes (without effect here).",
+        }
+    }
 
     /// As written in the users file and on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -133,6 +204,13 @@ impl Role {
             Self::DatastoreBackup => "DatastoreBackup",
             Self::DatastorePowerUser => "DatastorePowerUser",
             Self::DatastoreAudit => "DatastoreAudit",
+            Self::RemoteAudit => "RemoteAudit",
+            Self::RemoteAdmin => "RemoteAdmin",
+            Self::RemoteSyncOperator => "RemoteSyncOperator",
+            Self::TapeAudit => "TapeAudit",
+            Self::TapeAdmin => "TapeAdmin",
+            Self::TapeOperator => "TapeOperator",
+            Self::TapeReader => "TapeReader",
         }
     }
 
@@ -154,6 +232,18 @@ impl Role {
             Self::DatastoreBackup => BACKUP,
             Self::DatastorePowerUser => BACKUP.union(Privileges::DATASTORE_PRUNE),
             Self::DatastoreAudit => AUDIT,
+            Self::RemoteAudit => Privileges::REMOTE_AUDIT,
+            Self::RemoteAdmin => {
+                Privileges::REMOTE_AUDIT.union(Privileges::REMOTE_MODIFY).union(Privileges::REMOTE_READ)
+            }
+            Self::RemoteSyncOperator => Privileges::REMOTE_AUDIT.union(Privileges::REMOTE_READ),
+            Self::TapeAudit => Privileges::TAPE_AUDIT,
+            Self::TapeAdmin => Privileges::TAPE_AUDIT
+                .union(Privileges::TAPE_MODIFY)
+                .union(Privileges::TAPE_WRITE)
+                .union(Privileges::TAPE_READ),
+            Self::TapeOperator => Privileges::TAPE_AUDIT.union(Privileges::TAPE_WRITE).union(Privileges::TAPE_READ),
+            Self::TapeReader => Privileges::TAPE_AUDIT.union(Privileges::TAPE_READ),
         }
     }
 }
@@ -188,6 +278,10 @@ mod tests {
             "Datastore.Modify|Datastore.Prune"
         );
         assert_eq!(Privileges::NONE.to_string(), "");
+        assert_eq!("Datastore.Backup, Datastore.Audit".parse::<Privileges>().unwrap(), both);
+        for bad in ["", "datastore.audit", "Datastore.Audit,", "Datastore.Audit|Datastore.Backup"] {
+            assert!(bad.parse::<Privileges>().is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -195,6 +289,7 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(role.as_str().parse::<Role>().unwrap(), role);
         }
+        assert_eq!(Role::NAMES[3], "DatastoreAdmin");
         assert!("admin".parse::<Role>().is_err());
         assert!(!Role::DatastoreAdmin.privileges().has_any(Privileges::DATASTORE_ALLOCATE));
     }

@@ -1,4 +1,5 @@
-//! How secrets are kept: tokens as keyed hashes, passwords as argon2id. Pure.
+//! How secrets are kept: tokens as keyed hashes, passwords as argon2id; imported ones of either as crypt(3) hashes until they are first
+//! shown. Pure.
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -6,6 +7,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::crypt;
 use crate::error::{Error, Kind, Result};
 use crate::types::AuthId;
 
@@ -36,10 +38,20 @@ impl TokenKey {
         hex::encode(self.mac(token, secret).finalize().into_bytes())
     }
 
-    /// Whether `secret` is the one that was hashed. Takes as long for a wrong one.
+    /// Whether `secret` is the one that was hashed. Takes as long for a wrong one; long, if [`is_dear`] says so.
     pub fn verify(&self, token: &AuthId, secret: &str, hash: &str) -> bool {
+        if crypt::is_crypt(hash) {
+            return crypt::verify(secret, hash);
+        }
         let Ok(hash) = hex::decode(hash) else { return false };
         self.mac(token, secret).verify_slice(&hash).is_ok()
+    }
+
+    /// A name for "this secret matches this hash of this id", which tells neither of them.
+    pub(super) fn verdict(&self, auth: &AuthId, secret: &str, hash: &str) -> [u8; 32] {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("any length is a key");
+        // Neither ids nor hashes hold a NUL, and no text of [`Self::mac`] begins with one.
+        mac.chain_update(format!("\0{auth}\0{hash}\0{secret}")).finalize().into_bytes().into()
     }
 
     fn mac(&self, token: &AuthId, secret: &str) -> Hmac<Sha256> {
@@ -47,6 +59,16 @@ impl TokenKey {
         // An auth id has no ':', so the two parts cannot be shifted against each other.
         mac.chain_update(format!("{token}:{secret}"))
     }
+}
+
+/// Whether checking a secret against this hash takes milliseconds of a CPU or more.
+pub fn is_dear(hash: &str) -> bool {
+    hash.starts_with('$')
+}
+
+/// Whether a hash is of the form that [`hash_password`] makes, rather than an imported one.
+pub fn is_ours(hash: &str) -> bool {
+    hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok()
 }
 
 /// A new token secret: a UUID of 122 random bits.
@@ -59,6 +81,11 @@ pub fn hash_password(password: &str) -> Result<String> {
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return Err(Error::invalid(format!("a password has at least {PASSWORD_CHARS_MIN} characters")));
     }
+    hash_any_password(password)
+}
+
+/// The same for a password that is in use already, however short it is.
+pub(super) fn hash_any_password(password: &str) -> Result<String> {
     let hash: PasswordHash = Argon2::default()
         .hash_password(password.as_bytes())
         .map_err(|e| Error::new(Kind::Io, format!("the password cannot be hashed - {e}")))?;
@@ -71,6 +98,9 @@ pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
     // Any valid hash of the parameters in use; what it is a hash of does not matter.
     const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA\
                           $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    if let Some(hash) = hash.filter(|hash| crypt::is_crypt(hash)) {
+        return crypt::verify(password, hash);
+    }
     let Ok(parsed) = PasswordHash::new(hash.unwrap_or(NOBODY)) else { return false };
     Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok() && hash.is_some()
 }
@@ -101,6 +131,17 @@ mod tests {
         };
         let (nobody, somebody) = (timed(None), timed(Some(&real)));
         assert!(nobody * 4 > somebody, "{nobody:?} against {somebody:?}");
+    }
+
+    #[test]
+    fn imported_hashes_let_in_and_are_told_from_ours() {
+        let imported = "$5$saltstring$5OEgah10p6LHY7VMhjHi26TvRdoxaOsd5ugEEYSNmw/";
+        assert!(verify_password("golden-password-1", Some(imported)) && !verify_password("other", Some(imported)));
+        let (key, token) = (TokenKey::new(vec![7; 32]), "a@pbs!t".parse().unwrap());
+        assert!(key.verify(&token, "golden-password-1", imported) && !key.verify(&token, "other", imported));
+        let ours = hash_password("12345").unwrap();
+        assert!(is_ours(&ours) && is_dear(&ours) && !is_ours(imported) && is_dear(imported));
+        assert!(!is_dear(&key.hash(&token, "s")) && !is_ours("$argon2id$rubbish"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::engine::{Disk, DiskFile, LockMode, SyncScope};
 use crate::error::{Error, IoContext, Result};
 
 /// Longest file of ours that is read: a users file of thousands.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Mode of what only the daemon may read.
 pub const SECRET_MODE: u32 = 0o600;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::types::DatastoreName;
-pub use data_dir::{DataDir, DirLock, PUBLIC_MODE, SECRET_MODE};
+pub use data_dir::{DataDir, DirLock, FILE_BYTES_MAX, PUBLIC_MODE, SECRET_MODE};
 pub use edit::Draft;
 pub use live::{LiveConfig, Loaded, read_text};
 use raw::{RawConfig, RawSection, Source};

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 use super::watch::watch;
 use super::{first_start, keys, reload, users_file};
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Result};
-use crate::http::{App, LOGINS_MAX, Lifecycle, Phase, Running, Server, ServerConfig, UserBook};
+use crate::http::{App, Lifecycle, Logins, Phase, Running, Server, ServerConfig, UserBook};
 use crate::{systemd, task};
 
 /// What the command line says.
@@ -120,9 +120,9 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
         compute,
         lifecycle: Lifecycle::new(config.server.sessions_max),
-        users: UserBook::new(users),
+        users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),
         keys,
-        logins: Semaphore::new(LOGINS_MAX),
+        logins: Logins::default(),
         datastores,
     };
     Server::start(ServerConfig { socket, tls, connections_max: config.server.connections_max, app })

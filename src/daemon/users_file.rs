@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Users;
-use crate::config::{DataDir, SECRET_MODE};
+use crate::config::{DataDir, FILE_BYTES_MAX, SECRET_MODE};
 use crate::engine::Disk;
-use crate::error::Result;
-use crate::http::App;
+use crate::error::{Error, Result};
+use crate::http::{App, Change, UsersFile};
 
 pub(super) const USERS_FILE: &str = "users.json";
 
@@ -25,13 +25,43 @@ pub(super) fn load(dir: &DataDir) -> Result<Users> {
     }
 }
 
-/// Changes the users of a data directory, durably. A running daemon sees the change within seconds.
+/// Changes the users of a data directory, durably, if the change succeeds and leaves them other than they were. A running daemon sees it
+/// within seconds.
 pub fn edit<T>(dir: &DataDir, change: impl FnOnce(&mut Users) -> Result<T>) -> Result<T> {
+    edited(dir, change).map(|(result, _)| result)
+}
+
+fn edited<T>(dir: &DataDir, change: impl FnOnce(&mut Users) -> Result<T>) -> Result<(T, Users)> {
     let _lock = dir.lock(LOCK_FILE)?;
-    let mut users = load(dir)?;
+    let before = load(dir)?;
+    let mut users = before.clone();
     let result = change(&mut users)?;
-    dir.put(USERS_FILE, users.to_json().as_bytes(), SECRET_MODE)?;
-    Ok(result)
+    if users != before {
+        let text = users.to_json();
+        if text.len() as u64 > FILE_BYTES_MAX {
+            // It could not be read again.
+            return Err(Error::busy(format!(
+                "{USERS_FILE} would grow past {} MiB: remove users",
+                FILE_BYTES_MAX >> 20
+            )));
+        }
+        dir.put(USERS_FILE, text.as_bytes(), SECRET_MODE)?;
+    }
+    Ok((result, users))
+}
+
+/// The users file as the daemon changes it.
+#[derive(Debug)]
+pub(super) struct InDataDir(pub(super) DataDir);
+
+impl UsersFile for InDataDir {
+    fn load(&self) -> Result<Users> {
+        load(&self.0)
+    }
+
+    fn edit(&self, change: Change) -> Result<Users> {
+        edited(&self.0, change).map(|(_, users)| users)
+    }
 }
 
 /// Which version of the file this is: every change makes a new inode.
@@ -51,12 +81,8 @@ pub(super) async fn follow(app: Arc<App>, dir: DataDir) {
             continue;
         }
         seen = now;
-        let from = dir.clone();
-        match app.compute.run(move || load(&from)).await.and_then(|users| users) {
-            Ok(users) => {
-                app.users.replace(users);
-                tracing::info!("the users file has changed and was read");
-            }
+        match app.users.reload(&app.compute).await {
+            Ok(()) => tracing::info!("the users file has changed and was read"),
             Err(error) if error.kind() == crate::error::Kind::Closed => return,
             Err(error) => {
                 tracing::error!(%error, "the users file has changed and cannot be read: the users stay as they were")

@@ -9,17 +9,17 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::Semaphore;
 
 use super::lifecycle::Lifecycle;
+use super::login::Logins;
 use super::rights::Reach;
-use crate::auth::{AclPath, Privileges, ServerKeys, Users};
+use super::user_book::UserBook;
+use crate::auth::{AclPath, Privileges, ServerKeys};
 use crate::clock::Clock;
 use crate::config::{LiveConfig, StoreBook};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::store::Datastore;
-use crate::sync::Mutex;
 use crate::task;
 use crate::types::{AuthId, DatastoreName, Namespace};
 
@@ -38,8 +38,8 @@ pub struct App {
     pub users: UserBook,
     /// What tickets are signed and token secrets hashed with.
     pub keys: ServerKeys,
-    /// Places for password checks, each of which costs a CPU for tens of milliseconds and 19 MiB.
-    pub logins: Semaphore,
+    /// Places for checks of passwords, and what they said.
+    pub logins: Logins,
     /// The configuration, and how it is changed.
     pub config: LiveConfig,
     /// The open datastores, as the configuration has them.
@@ -59,9 +59,6 @@ impl App {
     }
 }
 
-/// Password checks at a time: guessing must not take the CPUs away from running backups.
-pub const LOGINS_MAX: usize = 2;
-
 /// How long the body of a REST call may take altogether; the official client gives up after as long (spec 06 §1).
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -72,29 +69,6 @@ pub struct Delays {
     pub unauthenticated: Duration,
     /// 403 of a call's own privilege rule.
     pub denied: Duration,
-}
-
-/// The users as they are now; replaced as a whole.
-#[derive(Debug, Default)]
-pub struct UserBook {
-    current: Mutex<Arc<Users>>,
-}
-
-impl UserBook {
-    /// A book with these users.
-    pub fn new(users: Users) -> Self {
-        Self { current: Mutex::new(Arc::new(users)) }
-    }
-
-    /// The users as they are now.
-    pub fn get(&self) -> Arc<Users> {
-        self.current.lock().clone()
-    }
-
-    /// Other users from now on.
-    pub fn replace(&self, users: Users) {
-        *self.current.lock() = Arc::new(users);
-    }
 }
 
 /// One authenticated request, its parameters aside.

@@ -10,12 +10,12 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::context::{App, RequestContext, discard, read_body};
+use super::login;
 use super::maintenance;
 use super::params::{self, JSON_BYTES_MAX, ParamErrors, Received};
 use super::reply::{self, Format, Outcome, Response};
 use super::rights::{Reach, Refused, enforce};
 use super::router::{Access, BodyUse, Found, PathError, Reply, Route, Router, TARGET_BYTES_MAX, components};
-use crate::auth::{AuthFailure, authenticate};
 use crate::error::{Error, Kind, Result};
 use crate::types::AuthId;
 
@@ -56,12 +56,13 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
     };
     let found = router.find(&request.head.method, below);
     let open = matches!(&found, Found::Call(route, _) if matches!(route.access, Access::Anybody));
-    let auth = if open { Ok(NOBODY.parse().expect("a user")) } else { login(&app, peer, &request.head) };
+    let auth =
+        if open { Ok(NOBODY.parse().expect("a user")) } else { login::of_request(&app, peer, &request.head).await };
     let auth = match auth {
         Ok(auth) => auth,
-        Err(failure) => {
-            let error = Error::unauthenticated(failure.to_string());
-            return request.ignoring_body(app.delays().unauthenticated, reply::untyped_error(&error)).await;
+        Err(error) => {
+            let wait = if error.kind() == Kind::Unauthenticated { app.delays().unauthenticated } else { no_wait };
+            return request.ignoring_body(wait, reply::untyped_error(&error)).await;
         }
     };
     match found {
@@ -145,18 +146,6 @@ impl From<ParamErrors> for Refusal {
     fn from(errors: ParamErrors) -> Self {
         Self::Parameters(errors)
     }
-}
-
-fn login(app: &App, peer: SocketAddr, head: &Parts) -> Result<AuthId, AuthFailure> {
-    let users = app.users.get();
-    let checked = authenticate(&users, &app.keys, &head.headers, &head.method, app.clock.now());
-    checked.inspect_err(|failure| log_failure(peer, failure.claimed.as_deref(), &failure.reason))
-}
-
-/// The line that watchers such as fail2ban look for (docs/operations.md). Its form does not change.
-pub(super) fn log_failure(peer: SocketAddr, user: Option<&str>, reason: &str) {
-    let user = user.unwrap_or("unknown");
-    tracing::warn!(target: "ringvault::auth", "authentication failure; rhost={} user={user} msg={reason}", peer.ip());
 }
 
 async fn call(

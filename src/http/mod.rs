@@ -14,6 +14,7 @@ mod dispatch;
 mod known_chunks;
 mod lifecycle;
 mod listener;
+mod login;
 mod maintenance;
 pub mod params;
 mod reader;
@@ -27,13 +28,16 @@ pub mod session;
 pub mod shape;
 mod tls;
 pub mod upgrade;
+mod user_book;
 
-pub use context::{App, Delays, LOGINS_MAX, RequestContext, UserBook, read_body};
+pub use context::{App, Delays, RequestContext, read_body};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};
+pub use login::Logins;
 pub use router::{Access, BodyUse, Reply, Route, Router};
 pub use rows::{RowSender, Rows};
 pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
+pub use user_book::{Change, UserBook, UsersFile};
 
 #[cfg(test)]
 mod rights_tests;

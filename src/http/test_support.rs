@@ -8,11 +8,11 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{App, LOGINS_MAX, Lifecycle, Running, Server, ServerConfig, TlsIdentity, UserBook, self_signed};
+use super::user_book::tests::InMemory;
+use super::{App, Lifecycle, Logins, Running, Server, ServerConfig, TlsIdentity, self_signed};
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
 use crate::clock::Clock;
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
@@ -72,9 +72,9 @@ pub(super) fn app_with(
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
         compute,
         lifecycle: Lifecycle::new(4),
-        users: UserBook::new(users),
+        users: InMemory::book(users),
         keys: keys(),
-        logins: Semaphore::new(LOGINS_MAX),
+        logins: Logins::default(),
         datastores,
     }
 }

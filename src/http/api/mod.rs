@@ -1,6 +1,9 @@
 //! The table of REST calls (spec 05), and what their handlers share.
 
 mod access;
+mod access_acl;
+mod access_tokens;
+mod access_users;
 mod datastore;
 mod groups;
 mod namespace;
@@ -26,6 +29,9 @@ pub fn router() -> Router {
     let tables = [
         node::ROUTES,
         access::ROUTES,
+        access_acl::ROUTES,
+        access_tokens::ROUTES,
+        access_users::ROUTES,
         datastore::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
