@@ -112,7 +112,7 @@ mod tests {
     /// Made by libxcrypt 4.4 from `golden-password-1`.
     const KNOWN: [&str; 11] = [
         "$y$j9T$abcdefghijklmnop$KGIWO2espQit89XDElDvSFF3wNEOUCmaU8hnemzwdS0",
-        "$y$jD5.7$LdJMENpBABJJ3hIHjB1Bi.$Trk9uG4/Ap7lu5ObMJuD.K.HEQhCeAzPNqqfdYcRjQB",
+        "$y$jAT$LdJMENpBABJJ3hIHjB1Bi.$i/JNmQ0Of76Wzq3XeCvE6S2Wi7nsmFkgPBIweTMUla2",
         "$5$saltstring$5OEgah10p6LHY7VMhjHi26TvRdoxaOsd5ugEEYSNmw/",
         "$5$x$bZj3VN4wrj9MPT4pAgnmBkMg4LKXVkYPKNO6gRUHFU0",
         "$5$rounds=1400$anotherlongsalts$hHZQENGiQrbLDSIvCCivrFX3/RKLgiu9XJQV03ekqI6",
