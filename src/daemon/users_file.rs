@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::auth::Users;
 use crate::config::{DataDir, FILE_BYTES_MAX, SECRET_MODE};
-use crate::engine::Disk;
+use crate::engine::{Disk, FileTime};
 use crate::error::{Error, Result};
 use crate::http::{App, Change, UsersFile};
 
@@ -64,10 +64,10 @@ impl UsersFile for InDataDir {
     }
 }
 
-/// Which version of the file this is: every change makes a new inode.
-fn version_of(dir: &DataDir) -> Option<(u64, u64)> {
+/// Which version of the file this is. Every change makes a new inode, whose number may be that of the last but one.
+fn version_of(dir: &DataDir) -> Option<(u64, FileTime)> {
     let meta = Disk::real().stat(&dir.path().join(USERS_FILE)).ok()?;
-    Some((meta.ino, meta.size_bytes))
+    Some((meta.ino, meta.ctime))
 }
 
 /// Keeps a daemon's users as the file has them. A damaged file is told of, and the users stay as they are.

@@ -35,6 +35,14 @@ impl Default for Logins {
     }
 }
 
+#[cfg(test)]
+impl Logins {
+    /// Whether no check is under way or waits for one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.places.available_permits() == CHECKS_MAX && self.lines.waiting.lock().is_empty()
+    }
+}
+
 /// One queue per address: however many wait in it, the address has one check under way or next for a place. So whoever guesses from a
 /// thousand connections delays others by one check. Bounded by the number of connections.
 #[derive(Debug, Default)]

@@ -40,6 +40,8 @@ pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
 pub use user_book::{Change, UserBook, UsersFile};
 
 #[cfg(test)]
+mod login_tests;
+#[cfg(test)]
 mod rights_tests;
 #[cfg(test)]
 mod server_tests;

@@ -162,7 +162,8 @@ async fn permissions(context: RequestContext, params: Params) -> Result<Reply> {
         return reply(Map::from_iter([held(&path)]));
     }
     let mut places: BTreeSet<AclPath> = FIXED_PLACES.into_iter().map(AclPath::fixed).collect();
-    places.extend(context.app.datastores.keys().map(|store| AclPath::datastore(store, &Namespace::root())));
+    places
+        .extend(context.app.datastores.all().iter().map(|store| AclPath::datastore(store.name(), &Namespace::root())));
     places.extend(users.acl.places_of(&asked).into_iter().cloned());
     let all = places.iter().filter(|path| !users.acl.privileges(&asked, path).is_empty());
     reply(all.map(held).collect::<Map<_, _>>())
