@@ -10,6 +10,7 @@ pub mod error;
 pub mod format;
 pub mod http;
 pub mod jobs;
+pub mod metrics;
 pub mod protocol;
 pub mod store;
 pub mod sync;

@@ -35,6 +35,26 @@ pub struct Config {
     pub tasks_dir: PathBuf,
     /// How many ended tasks are kept.
     pub tasks_keep: usize,
+    /// Who may see what is counted.
+    pub metrics: MetricsSection,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug)]
+pub struct MetricsSection {
+    /// Who may see it.
+    pub access: MetricsAccess,
+}
+
+/// Who may see the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Nobody.
+    Off,
+    /// Processes of this host.
+    Loopback,
+    /// Whoever sends the token with this SHA-256.
+    Token([u8; 32]),
 }
 
 /// `[server]`.
@@ -102,7 +122,8 @@ impl Config {
         let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
         let tasks_keep = raw.section("tasks").integer("keep");
         let server = server(raw.section("server"), raw.source(), data_dir)?;
-        Ok(Self { server, datastores, tasks_dir, tasks_keep })
+        let metrics = MetricsSection { access: metrics_access(raw.section("metrics"), raw.source())? };
+        Ok(Self { server, datastores, tasks_dir, tasks_keep, metrics })
     }
 }
 
@@ -147,6 +168,24 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         owner: owner.transpose()?,
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
     })
+}
+
+fn metrics_access(section: &RawSection, source: Source<'_>) -> Result<MetricsAccess> {
+    let token = section.text("token-sha256").map(|text| {
+        let mut bytes = [0; 32];
+        let read = hex::decode_to_slice(text, &mut bytes).map(|()| bytes);
+        read.map_err(|_| {
+            source.error(&section.span("token-sha256"), "a SHA-256 has 64 hex digits: `sha256sum` shows them")
+        })
+    });
+    match (section.text("access"), token.transpose()?) {
+        (Some("off"), _) => Ok(MetricsAccess::Off),
+        (Some("token"), Some(token)) => Ok(MetricsAccess::Token(token)),
+        (Some("token"), None) => {
+            Err(source.error(&section.span("access"), "access = \"token\" needs the key \"token-sha256\""))
+        }
+        _ => Ok(MetricsAccess::Loopback),
+    }
 }
 
 fn path(section: &RawSection, key: &str, data_dir: &Path) -> Option<PathBuf> {

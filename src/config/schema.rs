@@ -79,7 +79,7 @@ impl Key {
 }
 
 /// The whole file.
-pub const SECTIONS: &[Section] = &[SERVER, DATASTORE, TASKS];
+pub const SECTIONS: &[Section] = &[SERVER, DATASTORE, TASKS, METRICS];
 
 const SERVER: Section = Section {
     name: "server",
@@ -226,6 +226,27 @@ const TASKS: Section = Section {
              Names and results of all of them together may take 32 MiB.",
         )
         .at_start(),
+    ],
+};
+
+const METRICS: Section = Section {
+    name: "metrics",
+    repeated: false,
+    doc: "Who may see `GET /metrics`, what the daemon counts in the format of Prometheus.",
+    keys: &[
+        key(
+            "access",
+            Kind::Words(&["off", "loopback", "token"]),
+            "\"loopback\"",
+            "`loopback`: processes of this host, no login needed; a request that a proxy hands on is refused. \
+             `token`: whoever sends the token, from anywhere. `off`: nobody.",
+        ),
+        key(
+            "token-sha256",
+            Kind::Text,
+            "",
+            "SHA-256 of the token in 64 hex digits, so that the token itself stays with the scraper. For `access = \"token\"`.",
+        ),
     ],
 };
 

@@ -90,7 +90,10 @@ fn what_is_wrong_is_told_with_its_place() {
     for (text, want) in [
         ("[server]\nlisen = \"x\"", "ringvault.toml:2:1: unknown key \"lisen\" in [server]: did you mean \"listen\"?"),
         ("[servr]\n", "ringvault.toml:1:2: unknown section \"servr\": did you mean \"server\"?"),
-        ("[qqqqqqqqq]\n", "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, tasks"),
+        (
+            "[qqqqqqqqq]\n",
+            "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, tasks, metrics",
+        ),
         ("[server]\n  listen = 5", "ringvault.toml:2:12: \"listen\" is an integer, \"ADDRESS:PORT\" is expected"),
         (
             "[server]\nlisten = \"localhost\"",
@@ -144,4 +147,19 @@ fn the_page_is_made_from_the_table() {
     }
     let page = std::fs::read_to_string(path).expect("docs/configuration.md is there");
     assert!(page == reference(), "run the tests once with RINGVAULT_WRITE_DOCS=1 and read the difference");
+}
+
+#[test]
+fn metrics_are_for_this_host_unless_told_otherwise() {
+    assert_eq!(parse("").unwrap().metrics.access, MetricsAccess::Loopback);
+    assert_eq!(parse("[metrics]\naccess = \"off\"").unwrap().metrics.access, MetricsAccess::Off);
+    let text = format!("[metrics]\naccess = \"token\"\ntoken-sha256 = \"{}\"", "0A".repeat(32));
+    assert_eq!(parse(&text).unwrap().metrics.access, MetricsAccess::Token([10; 32]));
+    // A token alone opens nothing, and closes nothing.
+    let text = format!("[metrics]\ntoken-sha256 = \"{}\"", "00".repeat(32));
+    assert_eq!(parse(&text).unwrap().metrics.access, MetricsAccess::Loopback);
+    let refused = told("[metrics]\naccess = \"token\"");
+    assert_eq!(refused, "ringvault.toml:2:10: access = \"token\" needs the key \"token-sha256\"");
+    let refused = told("[metrics]\ntoken-sha256 = \"s3cret\"");
+    assert_eq!(refused, "ringvault.toml:2:16: a SHA-256 has 64 hex digits: `sha256sum` shows them");
 }

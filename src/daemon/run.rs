@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Result};
-use crate::http::{App, Lifecycle, Logins, Phase, Running, Server, ServerConfig, UserBook};
+use crate::http::{App, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook};
+use crate::metrics::ServerMetrics;
 use crate::{systemd, task};
 
 /// What the command line says.
@@ -114,7 +115,10 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let compute_threads = if config.server.compute_threads == 0 { cpus } else { config.server.compute_threads };
     let compute = ComputePool::new(compute_threads)?;
+    let metrics = Arc::new(ServerMetrics::new(clock.now()));
     let app = App {
+        metrics,
+        metrics_page: MetricsPage::default(),
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),

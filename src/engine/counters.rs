@@ -23,6 +23,8 @@ pub struct EngineCounters {
     pub statx_pool: u64,
     /// `io_uring_enter` calls that handed checks to the kernel.
     pub ring_submissions: u64,
+    /// Checks in flight now.
+    pub in_flight: u64,
     /// Most checks that were ever in flight together.
     pub in_flight_max: u64,
     /// Pieces of blocking file work done.
@@ -94,6 +96,7 @@ pub(super) struct Counters {
     batches: [AtomicU64; 2],
     answered: [AtomicU64; 4],
     ring_submissions: AtomicU64,
+    in_flight: AtomicU64,
     in_flight_max: AtomicU64,
 }
 
@@ -111,6 +114,7 @@ impl Counters {
     }
 
     pub(super) fn in_flight(&self, now: usize) {
+        self.in_flight.store(now as u64, Ordering::Relaxed);
         self.in_flight_max.fetch_max(now as u64, Ordering::Relaxed);
     }
 
@@ -127,6 +131,7 @@ impl Counters {
             statx_ring,
             statx_pool,
             ring_submissions: read(&self.ring_submissions),
+            in_flight: read(&self.in_flight),
             in_flight_max: read(&self.in_flight_max),
             jobs,
             disk,

@@ -293,6 +293,7 @@ impl<W: Workers> Driver<W> {
             }
         }
         self.ended = ended;
+        self.counters.in_flight(self.schedule.in_flight());
         turned
     }
 

@@ -40,6 +40,7 @@ pub struct Engine {
 struct Inner {
     disk: Disk,
     kind: &'static str,
+    workers: u32,
     fallback_reason: Option<String>,
     counters: Arc<Counters>,
     pool: Pool,
@@ -90,6 +91,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 disk,
                 kind: front.kind,
+                workers: config.workers,
                 fallback_reason,
                 counters,
                 pool,
@@ -105,6 +107,11 @@ impl Engine {
     /// `uring`, `threads` or `sync`.
     pub fn kind(&self) -> &'static str {
         self.inner.kind
+    }
+
+    /// Most checks that may be in flight, as configured.
+    pub fn workers(&self) -> u32 {
+        self.inner.workers
     }
 
     /// Why a wanted ring was not had, if so.

@@ -26,6 +26,7 @@ use super::session::{BodyBudget, Ended, Ending, Handler, answer, not_found};
 use crate::engine::ComputePool;
 use crate::error::Result;
 use crate::http::{Lifecycle, SessionGuard};
+use crate::metrics::SessionCount;
 use crate::protocol::action::{Action, BackupEndpoint, WriterId};
 use crate::protocol::backup::{About, Effect, Session, Step};
 use crate::protocol::reply::Reply;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub benchmark: bool,
     /// Where the snapshot lies, for error texts.
     pub snapshot_path: String,
+    /// Counts it as running, and its answers.
+    pub counted: SessionCount,
     /// Keeps the daemon from closing before the session has cleaned up.
     pub guard: SessionGuard,
 }
@@ -79,7 +82,7 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Runs a session on the upgraded connection until it has ended and everything it leaves behind is in order.
 pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
-    let Parts { store, lease, task, compute, benchmark, snapshot_path, guard } = parts;
+    let Parts { store, lease, task, compute, benchmark, snapshot_path, counted, guard } = parts;
     let (lease, task) = (Arc::new(lease), Arc::new(task));
     let about = About {
         snapshot: lease.snapshot().clone(),
@@ -105,7 +108,9 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     });
     let ended = match stream {
         Ok(stream) => {
-            let ended = super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await;
+            let answers = counted.answers();
+            let ended =
+                super::session::serve(stream, &driver, &driver.ending, &driver.task, &answers, &lifecycle).await;
             driver.known.end().await;
             ended
         }
@@ -117,6 +122,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         Some(task) => task.end(result).await,
         None => tracing::error!("a backup task is still in use after its session"),
     }
+    drop(counted);
     drop(guard);
 }
 

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::lifecycle::Lifecycle;
 use super::login::Logins;
+use super::metrics::MetricsPage;
 use super::rights::Reach;
 use super::user_book::UserBook;
 use crate::auth::{AclPath, Privileges, ServerKeys};
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{LiveConfig, StoreBook};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
+use crate::metrics::ServerMetrics;
 use crate::store::Datastore;
 use crate::task;
 use crate::types::{AuthId, DatastoreName, Namespace};
@@ -28,6 +30,10 @@ use crate::types::{AuthId, DatastoreName, Namespace};
 pub struct App {
     /// What time it is.
     pub clock: Clock,
+    /// What is counted about clients.
+    pub metrics: Arc<ServerMetrics>,
+    /// What `GET /metrics` needs beside it.
+    pub metrics_page: MetricsPage,
     /// Running and ended tasks.
     pub tasks: task::Registry,
     /// Threads for hashing and compression.

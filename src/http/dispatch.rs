@@ -12,11 +12,13 @@ use hyper::upgrade::OnUpgrade;
 use super::context::{App, RequestContext, discard, read_body};
 use super::login;
 use super::maintenance;
+use super::metrics;
 use super::params::{self, JSON_BYTES_MAX, ParamErrors, Received};
 use super::reply::{self, Format, Outcome, Response};
 use super::rights::{Reach, Refused, enforce};
 use super::router::{Access, BodyUse, Found, PathError, Reply, Route, Router, TARGET_BYTES_MAX, components};
 use crate::error::{Error, Kind, Result};
+use crate::metrics::Interface;
 use crate::types::AuthId;
 
 /// Who a request without a login counts as; it has no privileges anywhere.
@@ -26,7 +28,8 @@ const NOBODY: &str = "nobody@pbs";
 pub async fn dispatch(app: Arc<App>, router: Arc<Router>, peer: SocketAddr, request: Request<Incoming>) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = answer(app, &router, peer, request).await;
+    let response = answer(app.clone(), &router, peer, request).await;
+    app.metrics.answered(Interface::Rest, response.status().as_u16(), reply::error_kind(&response));
     let elapsed_ms = started.elapsed().as_millis();
     tracing::debug!(%peer, %method, path, status = response.status().as_u16(), elapsed_ms, "request");
     response
@@ -50,6 +53,22 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
             return request.ignoring_body(no_wait, reply::untyped_error(&error)).await;
         }
     };
+    if components == ["metrics"] && request.head.method == Method::GET {
+        return match metrics::serve(&app, peer.ip(), &request.head.headers).await {
+            Ok(page) => request.ignoring_body(no_wait, page).await,
+            Err(error) => {
+                let wait = match error.kind() {
+                    Kind::Unauthenticated => {
+                        log_failure(peer, Some("metrics"), &error.to_string());
+                        app.delays().unauthenticated
+                    }
+                    Kind::Denied => app.delays().denied,
+                    _ => no_wait,
+                };
+                request.ignoring_body(wait, metrics::refusal(&error)).await
+            }
+        };
+    }
     let (format, below) = match format_of(&components) {
         Ok(found) => found,
         Err(error) => return request.ignoring_body(no_wait, reply::untyped_error(&error)).await,

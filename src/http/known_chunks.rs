@@ -29,6 +29,7 @@ use self::progress::{Progress, count, shown, told_regularly};
 use super::session::Ending;
 use crate::engine::{Class, ComputePool};
 use crate::error::{Error, Result};
+use crate::metrics::{CheckOutcome, CheckPlace};
 use crate::protocol::backup::{Session, Source, append_stat_failed, finish_stat_failed};
 use crate::protocol::passes::{PASS_DIGESTS_MAX, Pass};
 use crate::protocol::writers::AppendPlan;
@@ -151,6 +152,8 @@ impl KnownChunks {
         let started = Instant::now();
         let report = self.store.check_chunks(plan.digests.clone(), Class::Interactive, Freshness::Cached).await;
         self.appends.count(plan.digests.len(), started.elapsed());
+        self.store.metrics().check_batches.at(CheckPlace::Append).observe(started.elapsed());
+        self.count_checks(CheckPlace::Append, plan.digests.len(), report.as_ref().ok());
         let report = report.map_err(|e| e.context("known chunk stat failed"))?;
         let first = |missing: &HashSet<Digest>| plan.first_that(|digest| missing.contains(digest));
         match Fault::of(&report, first) {
@@ -260,8 +263,14 @@ impl KnownChunks {
     async fn check_sorted(&self, digests: &[Digest], progress: &Progress) -> Result<()> {
         let before = progress.asked.load(Ordering::Relaxed);
         progress.to_ask.store(before + count(digests.len()), Ordering::Relaxed);
-        let tell = |asked: usize| progress.asked.store(before + count(asked), Ordering::Relaxed);
+        let batches = self.store.metrics().check_batches.at(CheckPlace::Finish);
+        let mut batch_started = Instant::now();
+        let tell = |asked: usize| {
+            progress.asked.store(before + count(asked), Ordering::Relaxed);
+            batches.observe(std::mem::replace(&mut batch_started, Instant::now()).elapsed());
+        };
         let checked = self.store.check_chunks_with(digests, Class::Sweep, Freshness::Server, tell).await;
+        self.count_checks(CheckPlace::Finish, digests.len(), checked.as_ref().ok());
         let report = checked.map_err(|e| e.context("stat registered chunks failed"))?;
         progress.asked.store(before + count(digests.len()), Ordering::Relaxed);
         match Fault::of(&report, |_| None) {
@@ -271,6 +280,16 @@ impl KnownChunks {
                 Err(finish_stat_failed(fault.digest(), &fault))
             }
         }
+    }
+
+    /// Counts what became of `asked` checks; without a report none was answered.
+    fn count_checks(&self, place: CheckPlace, asked: usize, report: Option<&CheckReport>) {
+        let asked = count(asked);
+        let (missing, unchecked) = report.map_or((0, asked), |r| (count(r.missing.len()), count(r.unchecked.len())));
+        let outcomes = self.store.metrics().known_chunk_checks.at(place);
+        outcomes.at(CheckOutcome::Present).add(asked.saturating_sub(missing + unchecked));
+        outcomes.at(CheckOutcome::Missing).add(missing);
+        outcomes.at(CheckOutcome::Unchecked).add(unchecked);
     }
 
     /// Logs what a check found, and marks the base if it lent a chunk that is missing.

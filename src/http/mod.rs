@@ -16,6 +16,7 @@ mod lifecycle;
 mod listener;
 mod login;
 mod maintenance;
+mod metrics;
 pub mod params;
 mod reader;
 mod redirect;
@@ -30,6 +31,7 @@ mod tls;
 pub mod upgrade;
 mod user_book;
 
+pub use self::metrics::MetricsPage;
 pub use context::{App, Delays, RequestContext, read_body};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use login::Logins;

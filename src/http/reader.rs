@@ -16,6 +16,7 @@ use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::format::blob::BlobHeader;
 use crate::http::{Delays, Lifecycle, SessionGuard};
+use crate::metrics::SessionCount;
 use crate::protocol::action::ReaderEndpoint;
 use crate::protocol::reader::ReaderSession;
 use crate::protocol::reply::Reply;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub compute: ComputePool,
     /// How long refusals wait.
     pub delays: Delays,
+    /// Counts it as running, and its answers.
+    pub counted: SessionCount,
     /// Keeps the daemon from closing before the session has ended.
     pub guard: SessionGuard,
 }
@@ -64,7 +67,7 @@ struct Driver {
 
 /// Runs a session on the upgraded connection until it has ended.
 pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
-    let Parts { store, lease, task, compute, delays, guard } = parts;
+    let Parts { store, lease, task, compute, delays, counted, guard } = parts;
     let driver = Arc::new(Driver {
         store,
         lease,
@@ -77,7 +80,9 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         ending: Ending::default(),
     });
     let ended = match stream {
-        Ok(stream) => super::session::serve(stream, &driver, &driver.ending, &driver.task, &lifecycle).await,
+        Ok(stream) => {
+            super::session::serve(stream, &driver, &driver.ending, &driver.task, &counted.answers(), &lifecycle).await
+        }
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = match ended {
@@ -94,6 +99,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         }
         None => tracing::error!("a reader is still in use after its session"),
     }
+    drop(counted);
     drop(guard);
 }
 
@@ -150,6 +156,9 @@ impl Driver {
             Ok(stored)
         });
         let stored = read.inspect_err(|e| self.task.log(e.to_string()))?;
+        let metrics = self.store.metrics();
+        metrics.sent_chunks.inc();
+        metrics.sent_chunk_bytes.add(u64::try_from(stored.len()).unwrap_or(u64::MAX));
         Ok(reply::octet_stream(held_body(stored, permit)))
     }
 }

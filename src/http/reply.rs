@@ -118,22 +118,35 @@ pub fn status(kind: Kind) -> StatusCode {
 
 /// A refused or failed call: its text, typed as JSON although it is not (recorded).
 pub fn error(format: Format, error: &Error) -> Response {
-    match format {
+    let response = match format {
         Format::Json => text(status(error.kind()), Some(JSON), error.to_string()),
         Format::ExtJs => extjs_error(status(error.kind()), error.to_string(), json!({})),
-    }
+    };
+    marked(response, error.kind())
 }
 
 /// An error outside the API, or of the HTTP/2 parameter check: without a content type (recorded).
 pub fn untyped_error(error: &Error) -> Response {
-    text(status(error.kind()), None, error.to_string())
+    marked(text(status(error.kind()), None, error.to_string()), error.kind())
+}
+
+/// Remembers beside the answer which error it tells of, for the metrics; nothing of it is sent.
+fn marked(mut response: Response, kind: Kind) -> Response {
+    response.extensions_mut().insert(kind);
+    response
+}
+
+/// Which error an answer of [`error`], [`untyped_error`] or [`param_errors`] tells of.
+pub fn error_kind(response: &Response) -> Option<Kind> {
+    response.extensions().get().copied()
 }
 
 /// Wrong parameters of a REST call.
 pub fn param_errors(format: Format, errors: &ParamErrors) -> Response {
     match (format, errors) {
         (Format::ExtJs, ParamErrors::Wrong(list)) => {
-            extjs_error(StatusCode::BAD_REQUEST, "parameter verification errors".to_owned(), json!(list))
+            let text = "parameter verification errors".to_owned();
+            marked(extjs_error(StatusCode::BAD_REQUEST, text, json!(list)), Kind::Invalid)
         }
         _ => error(format, &errors.clone().into()),
     }

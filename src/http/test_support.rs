@@ -12,11 +12,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::user_book::tests::InMemory;
-use super::{App, Lifecycle, Logins, Running, Server, ServerConfig, TlsIdentity, self_signed};
+use super::{App, Lifecycle, Logins, MetricsPage, Running, Server, ServerConfig, TlsIdentity, self_signed};
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
-use crate::clock::Clock;
+use crate::clock::{Clock, EpochSecs};
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine, EngineConfig};
+use crate::metrics::ServerMetrics;
 use crate::store::{Datastore, DatastoreConfig, SyncLevel};
 use crate::task;
 
@@ -68,6 +69,8 @@ pub(super) fn app_with(
     }
     App {
         clock: Clock::system(),
+        metrics: Arc::new(ServerMetrics::new(EpochSecs(0))),
+        metrics_page: MetricsPage::default(),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
         compute,

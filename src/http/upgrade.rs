@@ -8,6 +8,7 @@ use super::session::params::{BACKUP_UPGRADE, READER_UPGRADE, UpgradeTarget};
 use super::{RequestContext, backup as backup_session, reader as reader_session};
 use crate::auth::{AclPath, Privileges};
 use crate::error::{Error, Result};
+use crate::metrics::SessionKind;
 use crate::store::Operation;
 use crate::store::layout::Layout;
 
@@ -61,9 +62,10 @@ pub async fn backup(ctx: RequestContext, params: Params) -> Result<Response> {
         task.log(format!("previous snapshot is \"{}\"", base.snapshot));
     }
     let snapshot_path = Layout::new(store.base_path()).snapshot(&ns, &snapshot).display().to_string();
+    let counted = app.metrics.begin_session(SessionKind::Backup);
     let compute = app.compute.clone();
     let lifecycle = app.lifecycle.clone();
-    let parts = backup_session::Parts { store, lease, task, compute, benchmark, snapshot_path, guard };
+    let parts = backup_session::Parts { store, lease, task, compute, benchmark, snapshot_path, counted, guard };
     tokio::spawn(async move { backup_session::run(parts, upgrade.await, lifecycle).await });
     Ok(switching_protocols(BACKUP_PROTOCOL))
 }
@@ -94,8 +96,9 @@ pub async fn reader(ctx: RequestContext, params: Params) -> Result<Response> {
     let worker_id = format!("{}:{}/{:08X}", store.name(), snapshot.group(), snapshot.time().0);
     let task = app.tasks.start("reader", Some(worker_id), &auth).await?;
     task.log(format!("starting new backup reader on datastore '{}' from {}: \"{snapshot}\"", store.name(), peer.ip()));
+    let counted = app.metrics.begin_session(SessionKind::Reader);
     let (compute, delays, lifecycle) = (app.compute.clone(), app.delays(), app.lifecycle.clone());
-    let parts = reader_session::Parts { store, lease, task, compute, delays, guard };
+    let parts = reader_session::Parts { store, lease, task, compute, delays, counted, guard };
     tokio::spawn(async move { reader_session::run(parts, upgrade.await, lifecycle).await });
     Ok(switching_protocols(READER_PROTOCOL))
 }

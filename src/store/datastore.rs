@@ -37,6 +37,7 @@ use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
+use crate::metrics::StoreMetrics;
 use crate::sync::Mutex;
 use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
 
@@ -86,6 +87,7 @@ pub(super) struct Inner {
     pub(super) network_fs: bool,
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
+    pub(super) metrics: StoreMetrics,
 }
 
 impl Inner {
@@ -125,6 +127,7 @@ impl Inner {
             tree_is_remote,
             network_fs,
             chunks_elsewhere,
+            metrics: StoreMetrics::default(),
         })
     }
 
@@ -252,6 +255,11 @@ impl Datastore {
         &self.inner.engine
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.inner.metrics
+    }
+
     /// Its clock.
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
@@ -322,9 +330,13 @@ impl Datastore {
         removal::delete_namespace(&self.inner, ns, delete_groups).await
     }
 
+    /// That the datastore is at its place: one whose disk is unmounted has no groups to show, and that is no answer.
+    pub(super) async fn confirm_place(&self) -> Result<()> {
+        self.inner.checker.confirm_place(&self.inner.engine).await
+    }
+
     pub(super) async fn group_dirs(&self, ns: &Namespace, filter: &GroupFilter) -> Result<Vec<Group>> {
-        // A datastore that is not there has no groups to show, and that is no answer.
-        self.inner.checker.confirm_place(&self.inner.engine).await?;
+        self.confirm_place().await?;
         let (ns, filter) = (ns.clone(), filter.clone());
         self.inner.run(move |disk, inner| tree::groups_of(disk, &inner.layout, &ns, &filter)).await
     }

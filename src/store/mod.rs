@@ -18,6 +18,7 @@
 
 mod backup;
 mod begin;
+mod census;
 mod check;
 mod chunk_store;
 mod claims;
@@ -50,6 +51,7 @@ mod temps;
 mod tree;
 
 pub use backup::{BackupLease, Base};
+pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use config::{CheckSwitches, DatastoreConfig, SyncLevel};

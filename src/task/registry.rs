@@ -13,6 +13,7 @@ use super::writer::Writer;
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::Disk;
 use crate::error::{IoContext, Result};
+use crate::metrics::{TaskMetrics, TaskResult};
 use crate::types::{AuthId, Upid};
 
 /// How many ended tasks are kept, with their logs, unless the configuration says otherwise; the oldest go first.
@@ -34,6 +35,7 @@ struct Inner {
     writer: Writer,
     reader: LogReader,
     book: Arc<Book>,
+    metrics: TaskMetrics,
 }
 
 /// Whether a task runs, or how it ended.
@@ -66,6 +68,7 @@ impl Registry {
             writer,
             reader: LogReader::start(Disk::real())?,
             book,
+            metrics: TaskMetrics::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -85,6 +88,7 @@ impl Registry {
         self.inner.writer.create(upid.clone()).await?;
         let (abort, _) = watch::channel(false);
         self.inner.book.begin(upid.clone(), abort.clone());
+        self.inner.metrics.task_started(worker_type);
         tracing::info!(%upid, "task started");
         Ok(Task {
             registry: self.inner.clone(),
@@ -99,6 +103,11 @@ impl Registry {
     /// Asks a running task to stop; `false` if none of that name runs.
     pub fn abort(&self, upid: &Upid) -> bool {
         self.inner.book.abort(upid)
+    }
+
+    /// What is counted about tasks.
+    pub fn metrics(&self) -> &TaskMetrics {
+        &self.inner.metrics
     }
 
     /// How many tasks run.
@@ -201,6 +210,12 @@ impl Task {
             (Ok(()), count) => TaskStatus::Warnings(count),
         };
         tracing::info!(upid = %self.upid, %status, "task ended");
+        let result = match &status {
+            TaskStatus::Ok => TaskResult::Ok,
+            TaskStatus::Warnings(_) => TaskResult::Warnings,
+            TaskStatus::Error(_) | TaskStatus::Unknown => TaskResult::Error,
+        };
+        self.registry.metrics.task_ended(&self.upid.worker_type, result, self.registry.clock.now());
         Some(self.registry.writer.end(self.upid.clone(), status, self.lost_lines.load(Ordering::Relaxed)))
     }
 }

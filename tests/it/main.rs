@@ -11,6 +11,7 @@ mod engines;
 mod faults;
 mod first_backup;
 mod matrix;
+mod metrics;
 mod replay;
 mod sharing;
 mod support;

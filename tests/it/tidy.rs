@@ -153,6 +153,45 @@ fn no_text_names_a_private_path() {
     }
 }
 
+/// What is counted is shown, and what is shown is counted: each cell is bumped and each metric used outside its declaration.
+#[test]
+fn every_metric_is_bumped() {
+    let declared = |text: &str, before: &str, after: &[&str]| -> Vec<String> {
+        let names = production(text).filter_map(|(_, line)| {
+            let (name, rest) = line.trim().strip_prefix(before)?.split_once(": ")?;
+            after.iter().any(|kind| rest.starts_with(kind)).then(|| name.to_owned())
+        });
+        names.collect()
+    };
+    let all = sources();
+    let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|(path, _)| module_of(path) == "metrics");
+    let front = own.iter().find(|(path, _)| path.ends_with("metrics.rs")).expect("src/metrics.rs");
+    let outside: String = others
+        .iter()
+        .filter(|(path, _)| !is_test_file(path))
+        .flat_map(|(_, text)| production(text).map(|(_, line)| format!("{}\n", code_of(line))))
+        .collect();
+    let inside: String = production(&front.1).map(|(_, line)| format!("{}\n", code_of(line))).collect();
+
+    let cells = declared(&front.1, "pub ", &["Counter", "Level", "Row<", "Histogram"]);
+    assert!(cells.len() >= 10, "the cells are declared in another way: {cells:?}");
+    // Those of the daemon have methods of their own in metrics.rs.
+    for cell in &cells {
+        let bumped = [".inc()", ".add(", ".rise()", ".observe("].iter().any(|bump| {
+            let uses = |text: &str| text.lines().any(|l| l.contains(&format!(".{cell}")) && l.contains(bump));
+            uses(&outside) || uses(&inside)
+        }) || outside.contains(&format!(".{cell}.at("));
+        assert!(bumped, "nobody bumps the cell {cell}");
+    }
+    let metrics = declared(&front.1, "pub static ", &["Metric"]);
+    assert!(metrics.len() >= 30, "the metrics are declared in another way: {metrics:?}");
+    for metric in metrics.iter().filter(|name| *name != "METRICS") {
+        let listed = inside.contains(&format!("    &{metric},\n"));
+        let shown = inside.contains(&format!("(&{metric},")) || outside.contains(&format!("metrics::{metric},"));
+        assert!(listed && shown, "{metric}: in METRICS: {listed}, shown: {shown}");
+    }
+}
+
 #[test]
 fn links_of_the_documentation_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::blob;
 use crate::http::chunk_intake;
 use crate::http::session::{BodyFault, HeldBody};
+use crate::metrics::Arrival;
 use crate::protocol::action::ChunkUpload;
 use crate::protocol::backup::check_blob_length;
 use crate::protocol::reply::Reply;
@@ -27,6 +28,11 @@ impl Driver {
             Ok((digest, encoded))
         };
         let result = stored.await;
+        if result.is_ok() {
+            let metrics = self.store.metrics();
+            metrics.received_blobs.inc();
+            metrics.received_blob_bytes.add(announced);
+        }
         let mut session = self.session.lock();
         match result {
             Ok((_, encoded)) if name.is_manifest() => Ok(session.hold_manifest(&name, encoded)),
@@ -60,11 +66,15 @@ impl Driver {
         })?;
         let (bytes, announced) = (held.take(), *upload);
         let encoded = self.compute.run(move || chunk_intake::check(bytes, &announced)).await??;
-        let (disk_bytes, duplicate) = match self.store.insert_chunk(upload.digest, encoded, upload.size).await? {
-            Inserted::New { bytes } => (bytes, false),
-            Inserted::Known { bytes } => (bytes, true),
+        let received_bytes = upload.encoded_bytes;
+        let (disk_bytes, arrival) = match self.store.insert_chunk(upload.digest, encoded, upload.size).await? {
+            Inserted::New { bytes } => (bytes, Arrival::New),
+            Inserted::Known { bytes } => (bytes, Arrival::Duplicate),
         };
-        self.session.lock().registered(upload, disk_bytes, duplicate)
+        let metrics = self.store.metrics();
+        metrics.received_chunks.at(arrival).inc();
+        metrics.received_chunk_bytes.at(arrival).add(received_bytes);
+        self.session.lock().registered(upload, disk_bytes, arrival == Arrival::Duplicate)
     }
 }
 

@@ -12,6 +12,7 @@ use super::progress::{Progress, count, shown, told_regularly};
 use super::{Fault, KnownChunks};
 use crate::engine::Class;
 use crate::error::{Error, Result};
+use crate::metrics::CheckPlace;
 use crate::protocol::backup::append_stat_failed;
 use crate::store::{Freshness, IndexEntry, IndexReader, MissingReason};
 use crate::types::{ArchiveName, Digest};
@@ -121,7 +122,11 @@ impl KnownChunks {
         let mut seen = HashSet::with_capacity(block.len());
         let digests: Vec<Digest> = block.iter().map(|e| e.digest).filter(|digest| seen.insert(*digest)).collect();
         for step in digests.chunks(STEP_CHUNKS) {
-            let report = self.store.check_chunks(step.to_vec(), Class::Sweep, Freshness::Cached).await?;
+            let started = Instant::now();
+            let report = self.store.check_chunks(step.to_vec(), Class::Sweep, Freshness::Cached).await;
+            self.store.metrics().check_batches.at(CheckPlace::Preflight).observe(started.elapsed());
+            self.count_checks(CheckPlace::Preflight, step.len(), report.as_ref().ok());
+            let report = report?;
             progress.asked.fetch_add(count(step.len()), Ordering::Relaxed);
             if let Some((digest, reason)) = report.missing.first() {
                 self.log_missing("preflight", &report);

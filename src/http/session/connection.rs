@@ -22,6 +22,7 @@ use super::params::NoAction;
 use crate::error::{Error, Result};
 use crate::http::Lifecycle;
 use crate::http::reply::{self, Format, Response};
+use crate::metrics::AnswerCount;
 use crate::task::Task;
 
 /// Window of a stream and of the connection (spec 03 §3): what a client may send before it is read.
@@ -104,18 +105,23 @@ pub async fn serve<H: Handler>(
     handler: &Arc<H>,
     ending: &Ending,
     task: &Task,
+    answers: &AnswerCount,
     lifecycle: &Lifecycle,
 ) -> Ended {
     let (in_flight, mut drained) = mpsc::channel::<Infallible>(1);
     let ended = {
         let service = service_fn(|request| {
-            let (handler, token) = (handler.clone(), in_flight.clone());
+            let (handler, token, answers) = (handler.clone(), in_flight.clone(), answers.clone());
             let running = tokio::spawn(async move {
                 let response = handler.handle(request).await;
                 drop(token);
                 response
             });
-            async move { Ok::<_, Infallible>(running.await.unwrap_or_else(|_| internal_error())) }
+            async move {
+                let response = running.await.unwrap_or_else(|_| internal_error());
+                answers.answered(response.status().as_u16(), reply::error_kind(&response));
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         server

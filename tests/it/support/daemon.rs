@@ -62,6 +62,8 @@ pub struct Setup {
     pub is_checked: bool,
     /// The folder that all temporary folders are made in.
     pub root: PathBuf,
+    /// Added to the configuration as it is.
+    pub more: String,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             store: None,
             is_checked: true,
             root: temp_root(),
+            more: String::new(),
         }
     }
 }
@@ -161,8 +164,8 @@ impl Daemon {
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nunauthenticated-delay-ms = 0\ndenied-delay-ms = 0\nshutdown-timeout-secs = 5\n{}\n\
              [[datastore]]\nname = \"{STORE}\"\npath = {:?}\nsync-level = \"{}\"\nengine = \"{}\"\n\
-             checks = {{ append = {append}, finish = {finish}, preflight = {preflight} }}\n",
-            self.setup.server, self.store, self.setup.sync_level, self.setup.engine
+             checks = {{ append = {append}, finish = {finish}, preflight = {preflight} }}\n{}",
+            self.setup.server, self.store, self.setup.sync_level, self.setup.engine, self.setup.more
         );
         let config = self.data.join("config.toml");
         std::fs::write(&config, text).expect("write the configuration");

@@ -5,6 +5,7 @@ mod life;
 mod restore;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use crate::clock::{Clock, EpochSecs};
 use crate::engine::{ComputePool, Engine, EngineConfig};
 use crate::format::blob::{self, Compression};
 use crate::http::{Delays, Lifecycle, backup, reader};
+use crate::metrics::{ServerMetrics, SessionKind};
 use crate::store::layout::Layout;
 use crate::store::{CheckSwitches, Datastore, DatastoreConfig, SyncLevel};
 use crate::task;
@@ -31,6 +33,7 @@ const TEST_MAX: Duration = Duration::from_secs(30);
 struct World {
     store: Datastore,
     tasks: task::Registry,
+    metrics: Arc<ServerMetrics>,
     compute: ComputePool,
     lifecycle: Lifecycle,
     dir: tempfile::TempDir,
@@ -61,8 +64,9 @@ impl World {
         let clock = Clock::manual(EpochSecs(T0));
         let store = Datastore::open(config, engine, clock.clone()).await.unwrap();
         let tasks = task::Registry::open(&dir.path().join("tasks"), clock).unwrap();
+        let metrics = Arc::new(ServerMetrics::new(EpochSecs(T0)));
         let (compute, lifecycle) = (ComputePool::new(2).unwrap(), Lifecycle::new(16));
-        Self { store, tasks, compute, lifecycle, dir }
+        Self { store, tasks, metrics, compute, lifecycle, dir }
     }
 
     fn layout(&self) -> Layout {
@@ -90,6 +94,7 @@ impl World {
             compute: self.compute.clone(),
             benchmark: false,
             snapshot_path: self.snapshot_dir(&snapshot).display().to_string(),
+            counted: self.metrics.begin_session(SessionKind::Backup),
             guard: self.lifecycle.enter().unwrap(),
         };
         let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -112,6 +117,7 @@ impl World {
             task,
             compute: self.compute.clone(),
             delays,
+            counted: self.metrics.begin_session(SessionKind::Reader),
             guard: self.lifecycle.enter().unwrap(),
         };
         let (ours, theirs) = tokio::io::duplex(1 << 20);
