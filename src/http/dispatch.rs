@@ -17,6 +17,7 @@ use super::params::{self, JSON_BYTES_MAX, ParamErrors, Received};
 use super::reply::{self, Format, Outcome, Response};
 use super::rights::{Reach, Refused, enforce};
 use super::router::{Access, BodyUse, Found, PathError, Reply, Route, Router, TARGET_BYTES_MAX, components};
+use crate::auth::AuthFailure;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Interface;
 use crate::types::AuthId;
@@ -59,7 +60,9 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
             Err(error) => {
                 let wait = match error.kind() {
                     Kind::Unauthenticated => {
-                        log_failure(peer, Some("metrics"), &error.to_string());
+                        let claimed = Some("metrics".to_owned());
+                        // Logged as every refused login.
+                        login::refuse(peer, &AuthFailure { reason: error.to_string(), claimed });
                         app.delays().unauthenticated
                     }
                     Kind::Denied => app.delays().denied,
