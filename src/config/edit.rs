@@ -66,6 +66,28 @@ impl Draft {
         Ok(())
     }
 
+    /// Removes every row of any section whose `key` has this value (jobs of a datastore); which they were.
+    pub fn remove_where(&mut self, key: &str, value: &str) -> Vec<(&'static str, String)> {
+        let mut removed = Vec::new();
+        for section in SECTIONS.iter().filter(|section| section.repeated && section.key(key).is_some()) {
+            let Some(rows) = self.document.get_mut(section.name).and_then(Item::as_array_of_tables_mut) else {
+                continue;
+            };
+            rows.retain(|row| {
+                let goes = row.get(key).and_then(Item::as_str) == Some(value);
+                if goes {
+                    let id = row.get(section.id_key()).and_then(Item::as_str).unwrap_or_default();
+                    removed.push((section.name, id.to_owned()));
+                }
+                !goes
+            });
+            if rows.is_empty() {
+                self.document.remove(section.name);
+            }
+        }
+        removed
+    }
+
     /// Sets a key of a row. A dot in `key` stands for a table inside: `checks.finish`.
     ///
     /// Errors: `NotFound` if there is no such row, `Invalid` if the file has something else where the table should be.
@@ -286,6 +308,17 @@ finish = false
         assert_eq!(draft.text(), "\n[[datastore]]\nname = \"one\"\n");
         draft.remove("datastore", "one").unwrap();
         assert_eq!(draft.text(), "");
+    }
+
+    #[test]
+    fn rows_with_a_value_go_together() {
+        let mut draft = Draft::new(FILE).unwrap();
+        assert_eq!(draft.remove_where("path", "/nowhere"), []);
+        assert_eq!(draft.remove_where("path", "/two"), [("datastore", "two".to_owned())]);
+        assert!(draft.has("datastore", "one") && !draft.has("datastore", "two"));
+        assert_eq!(draft.remove_where("nonsense", "/one"), []);
+        assert_eq!(draft.remove_where("path", "/one"), [("datastore", "one".to_owned())]);
+        assert!(!draft.text().contains("[[datastore]]"), "{}", draft.text());
     }
 
     #[test]

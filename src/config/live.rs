@@ -118,6 +118,15 @@ impl LiveConfig {
         Ok(value)
     }
 
+    /// What [`Self::edit`] would put into force, as far as the text goes; nothing is written or opened.
+    pub fn preview<T>(&self, digest: Option<&str>, change: impl FnOnce(&mut Draft) -> Result<T>) -> Result<Loaded> {
+        let now = self.get();
+        now.check_digest(digest)?;
+        let mut draft = Draft::new(&now.text)?;
+        change(&mut draft)?;
+        self.inner.parse(draft.text())
+    }
+
     /// Reads the file again and puts it into force. What cannot change while the daemon runs is logged. `check` sees the new
     /// configuration before anything changes, and fetches what else it needs (a certificate).
     ///

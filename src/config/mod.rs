@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::store::MaintenanceMode;
 use crate::types::DatastoreName;
 pub use data_dir::{DataDir, DirLock, FILE_BYTES_MAX, PUBLIC_MODE, SECRET_MODE};
 pub use edit::Draft;
@@ -89,6 +90,12 @@ pub struct DatastoreSection {
     pub path: PathBuf,
     /// A line for listings.
     pub comment: Option<String>,
+    /// What is refused.
+    pub maintenance: Option<MaintenanceMode>,
+    /// When garbage collection runs, as a calendar event.
+    pub gc_schedule: Option<String>,
+    /// Whether each finished backup is verified.
+    pub verify_new: bool,
     /// `none`, `file` or `filesystem`.
     pub sync_level: String,
     /// Known-chunk checks: append, finish, preflight.
@@ -152,10 +159,17 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
         numbers.ok_or_else(|| source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers")))
     });
+    let maintenance = section
+        .text("maintenance-mode")
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().map_err(|e: Error| source.error(&section.span("maintenance-mode"), e)));
     Ok(DatastoreSection {
         name,
         path: path(section, "path", data_dir).unwrap_or_default(),
         comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
+        maintenance: maintenance.transpose()?,
+        gc_schedule: section.text("gc-schedule").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
+        verify_new: section.boolean("verify-new"),
         sync_level: text("sync-level"),
         checks: (
             section.boolean("checks.append"),

@@ -9,6 +9,8 @@ impl DatastoreSection {
     pub fn store_config(&self) -> DatastoreConfig {
         let mut store = DatastoreConfig::new(self.name.clone(), &self.path);
         store.comment.clone_from(&self.comment);
+        store.maintenance.clone_from(&self.maintenance);
+        store.verify_new = self.verify_new;
         store.sync_level = match self.sync_level.as_str() {
             "none" => SyncLevel::None,
             "file" => SyncLevel::File,

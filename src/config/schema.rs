@@ -153,6 +153,20 @@ const DATASTORE: Section = Section {
             .when_idle(),
         key("comment", Kind::Text, "", "A line for listings."),
         key(
+            "maintenance-mode",
+            Kind::Text,
+            "",
+            "`read-only` refuses what changes the datastore, `offline` everything; `type=offline,message=\"new disk\"` says why to those who \
+             are refused. What runs goes on.",
+        ),
+        key(
+            "gc-schedule",
+            Kind::Text,
+            "",
+            "When garbage collection runs, as a calendar event: `daily`, `sat 18:15`; never unless given.",
+        ),
+        key("verify-new", Kind::Boolean, "false", "Verify every backup when it has finished."),
+        key(
             "sync-level",
             Kind::Words(&["none", "file", "filesystem"]),
             "\"filesystem\"",

@@ -25,6 +25,8 @@ pub struct StoreBook {
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
+    /// Whether all datastores of the configuration are open, or only those that were asked for.
+    is_complete: bool,
     shelf: Mutex<Shelf>,
 }
 
@@ -59,9 +61,23 @@ enum Source {
 }
 
 impl StoreBook {
-    /// An empty book.
+    /// An empty book, to hold every datastore of the configuration.
     pub fn new(clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { clock, shelf: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { clock, is_complete: true, shelf: Mutex::default() }) }
+    }
+
+    /// An empty book, to hold those alone that [`Self::open`] opens: a command about one datastore has no use for the others, whose disks
+    /// may be away.
+    pub fn on_request(clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { clock, is_complete: false, shelf: Mutex::default() }) }
+    }
+
+    /// Opens a datastore of the configuration in a book that holds those on request.
+    pub async fn open(&self, section: &DatastoreSection) -> Result<()> {
+        let store = open(section, &self.inner.clock).await?;
+        let open = Open { section: section.clone(), store };
+        self.inner.shelf.lock().open.insert(section.name.clone(), open);
+        Ok(())
     }
 
     /// Takes in a datastore that a test has opened.
@@ -94,6 +110,7 @@ impl StoreBook {
         for section in sections {
             let source = match self.find(section) {
                 Some(source) => source,
+                None if !self.inner.is_complete => continue,
                 None => Source::Opened(open(section, &self.inner.clock).await?),
             };
             wanted.push((section.clone(), source));

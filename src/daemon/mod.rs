@@ -7,6 +7,7 @@
 //! DATA/connection.env    how a client gets in, 0600         DATA/.lock         held while a daemon runs
 //! ```
 
+mod administration;
 mod connection_file;
 mod first_start;
 mod keys;
@@ -16,6 +17,7 @@ mod users_file;
 mod watch;
 
 pub use crate::config::DataDir;
+pub use administration::{Administration, administer};
 pub use first_start::{ADMIN_TOKEN, CONFIG_FILE};
 pub use keys::load_or_make as load_or_make_keys;
 pub use run::{Options, run};

@@ -4,18 +4,31 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::watch::watch;
 use super::{first_start, keys, reload, users_file};
+use crate::auth::{ServerKeys, Users};
 use crate::clock::Clock;
-use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
+use crate::config::{DataDir, DirLock, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
-use crate::error::{Error, IoContext, Result};
-use crate::http::{App, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::http::{
+    App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook,
+};
 use crate::metrics::ServerMetrics;
 use crate::{systemd, task};
+
+/// Name of the lock that a daemon holds, and a command that does its own work because none runs.
+pub(super) const DAEMON_LOCK: &str = ".lock";
+
+/// How long to wait for whoever holds it: commands take a second or two.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often to look meanwhile.
+pub(super) const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -39,7 +52,7 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
     raise_file_limit();
     let dir = DataDir::open(&options.data_dir)?;
     first_start::check_ours(&dir, options.config.as_deref())?;
-    let _lock = dir.lock(".lock")?;
+    let _lock = take_lock(&dir).await?;
     let loaded = first_start::configuration(&dir, options.config.as_deref())?;
     let path = first_start::configuration_path(&dir, options.config.as_deref())?;
     let engines = {
@@ -91,6 +104,22 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
     Ok(engines)
 }
 
+/// The lock of the data directory. A command holds it for as long as it works, so it is worth a wait; another daemon for ever.
+async fn take_lock(dir: &DataDir) -> Result<DirLock> {
+    let begun = Instant::now();
+    loop {
+        match dir.lock(DAEMON_LOCK) {
+            Err(e) if e.kind() == Kind::Busy && begun.elapsed() < LOCK_WAIT => {
+                if ControlClient::reach(dir.path()).await.is_some() {
+                    return Err(e.context("a daemon runs already"));
+                }
+                tokio::time::sleep(LOCK_LOOK_INTERVAL).await;
+            }
+            taken => return taken,
+        }
+    }
+}
+
 async fn second_signal(terminate: &mut tokio::signal::unix::Signal, interrupt: &mut tokio::signal::unix::Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
@@ -112,24 +141,41 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
     let tasks = task::Registry::open_keeping(&config.tasks_dir, clock.clone(), config.tasks_keep)?;
     let datastores = StoreBook::new(clock.clone());
     datastores.commit(datastores.prepare(&config.datastores).await?);
+    let connections_max = config.server.connections_max;
+    let app = assemble(dir, path, loaded, keys, users, tasks, datastores)?;
+    let control = ControlSocket::open(dir.path())?;
+    let running = Server::start(ServerConfig { socket, tls, connections_max, app })?;
+    tokio::spawn(control.run(running.app.clone(), running.router.clone()));
+    Ok(running)
+}
+
+/// The parts of a daemon, or of a command that does its own work because none runs.
+pub(super) fn assemble(
+    dir: &DataDir,
+    path: PathBuf,
+    loaded: Loaded,
+    keys: ServerKeys,
+    users: Users,
+    tasks: task::Registry,
+    datastores: StoreBook,
+) -> Result<App> {
+    let server = loaded.config.server.clone();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let compute_threads = if config.server.compute_threads == 0 { cpus } else { config.server.compute_threads };
-    let compute = ComputePool::new(compute_threads)?;
-    let metrics = Arc::new(ServerMetrics::new(clock.now()));
-    let app = App {
-        metrics,
+    let compute = ComputePool::new(if server.compute_threads == 0 { cpus } else { server.compute_threads })?;
+    let clock = Clock::system();
+    Ok(App {
+        metrics: Arc::new(ServerMetrics::new(clock.now())),
         metrics_page: MetricsPage::default(),
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
         compute,
-        lifecycle: Lifecycle::new(config.server.sessions_max),
+        lifecycle: Lifecycle::new(server.sessions_max),
         users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),
         keys,
         logins: Logins::default(),
         datastores,
-    };
-    Server::start(ServerConfig { socket, tls, connections_max: config.server.connections_max, app })
+    })
 }
 
 fn busy(address: SocketAddr, e: std::io::Error) -> Error {

@@ -29,14 +29,31 @@ const NOBODY: &str = "nobody@pbs";
 pub async fn dispatch(app: Arc<App>, router: Arc<Router>, peer: SocketAddr, request: Request<Incoming>) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = answer(app.clone(), &router, peer, request).await;
+    let response = answer(app.clone(), &router, None, peer, request).await;
     app.metrics.answered(Interface::Rest, response.status().as_u16(), reply::error_kind(&response));
     let elapsed_ms = started.elapsed().as_millis();
     tracing::debug!(%peer, %method, path, status = response.status().as_u16(), elapsed_ms, "request");
     response
 }
 
-async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Request<Incoming>) -> Response {
+/// The same for somebody of whom it is known who they are; whatever the request says of that counts for nothing.
+pub(super) async fn dispatch_as(
+    app: Arc<App>,
+    router: Arc<Router>,
+    auth: AuthId,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response {
+    answer(app, &router, Some(auth), peer, request).await
+}
+
+async fn answer(
+    app: Arc<App>,
+    router: &Router,
+    known: Option<AuthId>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response {
     let (mut head, body) = request.into_parts();
     let upgrade = head.extensions.remove::<OnUpgrade>();
     let request = Taken { head, body, upgrade };
@@ -78,8 +95,11 @@ async fn answer(app: Arc<App>, router: &Router, peer: SocketAddr, request: Reque
     };
     let found = router.find(&request.head.method, below);
     let open = matches!(&found, Found::Call(route, _) if matches!(route.access, Access::Anybody));
-    let auth =
-        if open { Ok(NOBODY.parse().expect("a user")) } else { login::of_request(&app, peer, &request.head).await };
+    let auth = match known {
+        Some(auth) => Ok(auth),
+        None if open => Ok(NOBODY.parse().expect("a user")),
+        None => login::of_request(&app, peer, &request.head).await,
+    };
     let auth = match auth {
         Ok(auth) => auth,
         Err(error) => {

@@ -104,6 +104,13 @@ impl Lifecycle {
         *self.inner.sessions.borrow()
     }
 
+    /// Waits until no session runs.
+    pub async fn idle(&self) {
+        let mut sessions = self.inner.sessions.subscribe();
+        // The sender lives in `self`.
+        let _ = sessions.wait_for(|count| *count == 0).await;
+    }
+
     /// Waits until no session runs; `false` if the limit passed first.
     pub async fn idle_within(&self, limit: Duration) -> bool {
         let mut sessions = self.inner.sessions.subscribe();

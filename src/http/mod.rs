@@ -9,6 +9,7 @@ pub mod api;
 mod backup;
 mod chunk_intake;
 mod context;
+mod control;
 pub mod describe;
 mod dispatch;
 mod known_chunks;
@@ -33,6 +34,7 @@ mod user_book;
 
 pub use self::metrics::MetricsPage;
 pub use context::{App, Delays, RequestContext, read_body};
+pub use control::{CONTROL_SOCKET, ControlClient, ControlSocket};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use login::Logins;
 pub use router::{Access, BodyUse, Reply, Route, Router};

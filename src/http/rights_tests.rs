@@ -38,6 +38,7 @@ const OWN_RULES: &[(&str, &str)] = &[
     ("GET nodes/{node}/tasks", "an empty list"),
     ("GET nodes/{node}/tasks/{upid}/log", "400 task access not allowed"),
     ("GET nodes/{node}/tasks/{upid}/status", "400 task access not allowed"),
+    ("GET config/datastore", "an empty list"),
     ("GET reader", "400 no permissions"),
     ("GET version", "the version, which every client has to know"),
 ];

@@ -12,6 +12,7 @@ use super::api;
 use super::context::App;
 use super::lifecycle::Phase;
 use super::listener::Listener;
+use super::router::Router;
 use super::tls::{TlsBook, TlsIdentity};
 use crate::error::{IoContext, Result};
 
@@ -42,18 +43,19 @@ impl Server {
         let local_addr = config.socket.local_addr().io_context(|| "read the listening socket's address")?;
         let socket = TcpListener::from_std(config.socket).io_context(|| "register the listening socket")?;
         let app = Arc::new(config.app);
+        let router = Arc::new(api::router());
         let heartbeat = Arc::new(AtomicU64::new(0));
         let tls = TlsBook::new(config.tls);
         let listener = Listener {
             socket,
             tls: tls.clone(),
             app: app.clone(),
-            router: Arc::new(api::router()),
+            router: router.clone(),
             connections_max: config.connections_max,
             heartbeat: heartbeat.clone(),
         };
         let accepting = tokio::spawn(listener.run());
-        Ok(Running { local_addr, tls, app, heartbeat, accepting })
+        Ok(Running { local_addr, tls, app, router, heartbeat, accepting })
     }
 }
 
@@ -66,6 +68,8 @@ pub struct Running {
     pub tls: TlsBook,
     /// The parts that handlers use.
     pub app: Arc<App>,
+    /// The table of calls.
+    pub router: Arc<Router>,
     heartbeat: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }

@@ -57,6 +57,8 @@ pub struct DatastoreConfig {
     pub lock_dir: Option<PathBuf>,
     /// What is refused from the first moment on; [`Datastore::set_maintenance`](super::Datastore::set_maintenance) changes it later.
     pub maintenance: Option<MaintenanceMode>,
+    /// Whether each backup is verified when it has finished; the session asks.
+    pub verify_new: bool,
 }
 
 impl DatastoreConfig {
@@ -71,6 +73,7 @@ impl DatastoreConfig {
             owner: None,
             lock_dir: None,
             maintenance: None,
+            verify_new: false,
         }
     }
 }

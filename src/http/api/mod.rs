@@ -4,6 +4,7 @@ mod access;
 mod access_acl;
 mod access_tokens;
 mod access_users;
+mod config_datastore;
 mod datastore;
 mod groups;
 mod namespace;
@@ -33,6 +34,7 @@ pub fn router() -> Router {
         access_tokens::ROUTES,
         access_users::ROUTES,
         datastore::ROUTES,
+        config_datastore::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,

@@ -1,0 +1,512 @@
+//! `config/datastore`: which datastores there are, and their settings. What is changed here is in the configuration file and in force.
+
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use serde_json::{Map, Value};
+use toml_edit::Value as TomlValue;
+
+use super::{RequestContext, STORE};
+use crate::auth::Privileges;
+use crate::config::{DatastoreSection, Draft};
+use crate::engine::{Engine, EngineChoice, EngineConfig};
+use crate::error::{Error, Result};
+use crate::http::context::App;
+use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
+use crate::http::reply::Outcome;
+use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
+use crate::store::{Datastore, MaintenanceKind, MaintenanceMode, Remains};
+use crate::task::Task;
+use crate::types::{AuthId, DatastoreName, Namespace};
+
+const LIST: &str = "config/datastore";
+const ONE: &str = "config/datastore/{store}";
+
+/// A line of text.
+const LINE: ParamKind = ParamKind::Text {
+    pattern: r"^[^\u0000-\u001f\u007f]*$",
+    min: 1,
+    max: 1024,
+    matches: |text| !text.chars().any(char::is_control),
+};
+
+const ABSOLUTE_PATH: ParamKind = ParamKind::Text {
+    pattern: r"^/[^\u0000-\u001f\u007f]*$",
+    min: 2,
+    max: 4096,
+    matches: |text| text.starts_with('/') && !text.chars().any(char::is_control),
+};
+
+const UID_GID: ParamKind = ParamKind::Text {
+    pattern: "^[0-9]+:[0-9]+$",
+    min: 3,
+    max: 21,
+    matches: |text| {
+        let number =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok();
+        text.split_once(':').is_some_and(|(uid, gid)| number(uid) && number(gid))
+    },
+};
+
+const DIGEST: ParamSpec = ParamSpec::optional(
+    "digest",
+    ParamKind::DIGEST,
+    "Of the configuration that the asker has seen; refused if it has changed since.",
+);
+
+/// What can be set, in the words of the API; [`KEYS`] has those of the file.
+macro_rules! with_settings {
+    ($($more:expr),* $(,)?) => {
+        &[
+            $($more,)*
+            ParamSpec::optional("comment", LINE, "A line for listings."),
+            ParamSpec::optional("gc-schedule", LINE, "When garbage collection runs, as a calendar event."),
+            ParamSpec::optional("verify-new", ParamKind::Boolean, "Verify every backup when it has finished."),
+            ParamSpec::optional("maintenance-mode", LINE, "[type=]read-only or offline, and message=TEXT."),
+            ParamSpec::optional("tuning", LINE, "sync-level=none, file or filesystem."),
+            ParamSpec::optional("check-append", ParamKind::Boolean, "Check known chunks when a backup refers to them."),
+            ParamSpec::optional("check-finish", ParamKind::Boolean, "Check them again when it finishes."),
+            ParamSpec::optional("check-preflight", ParamKind::Boolean, "Check them while the previous index is read."),
+            ParamSpec::optional("engine", ParamKind::Enum(&["auto", "uring", "threads", "sync"]), "How presence is checked."),
+            ParamSpec::optional("workers", ParamKind::Integer { min: 1, max: 256 }, "Presence checks in flight."),
+            ParamSpec::optional("io-threads", ParamKind::Integer { min: 1, max: 256 }, "Threads for file work."),
+            ParamSpec::optional("owner", UID_GID, "UID:GID of new files, when the daemon runs as root."),
+            ParamSpec::optional("manifest-lock-dir", ABSOLUTE_PATH, "Where an older server of the original kind has its locks."),
+        ]
+    };
+}
+
+/// Parameter, and the key of the file that it sets.
+const KEYS: &[(&str, &str)] = &[
+    ("comment", "comment"),
+    ("gc-schedule", "gc-schedule"),
+    ("verify-new", "verify-new"),
+    ("maintenance-mode", "maintenance-mode"),
+    ("tuning", "sync-level"),
+    ("check-append", "checks.append"),
+    ("check-finish", "checks.finish"),
+    ("check-preflight", "checks.preflight"),
+    ("engine", "engine"),
+    ("workers", "workers"),
+    ("io-threads", "io-threads"),
+    ("owner", "owner"),
+    ("manifest-lock-dir", "manifest-lock-dir"),
+];
+
+const DELETABLE: ParamKind = ParamKind::Enum(&[
+    "comment",
+    "gc-schedule",
+    "verify-new",
+    "maintenance-mode",
+    "tuning",
+    "check-append",
+    "check-finish",
+    "check-preflight",
+    "engine",
+    "workers",
+    "io-threads",
+    "owner",
+    "manifest-lock-dir",
+]);
+
+const SECTION: Shape = Shape::Object(&[
+    Field::new("name", Shape::Text, ""),
+    Field::new("path", Shape::Text, "Its directory."),
+    Field::optional("comment", Shape::Text, ""),
+    Field::optional("gc-schedule", Shape::Text, "Calendar event."),
+    Field::optional("verify-new", Shape::Boolean, ""),
+    Field::optional("maintenance-mode", Shape::Text, "type=…,message=…"),
+    Field::optional("tuning", Shape::Text, "sync-level=…"),
+    Field::optional("check-append", Shape::Boolean, "Only where it is switched off, as the next two."),
+    Field::optional("check-finish", Shape::Boolean, ""),
+    Field::optional("check-preflight", Shape::Boolean, ""),
+    Field::optional("engine", Shape::Text, "Only where it is not auto."),
+    Field::optional("workers", Shape::Integer, "Only where it is not the default, as the next."),
+    Field::optional("io-threads", Shape::Integer, ""),
+    Field::optional("owner", Shape::Text, "UID:GID"),
+    Field::optional("manifest-lock-dir", Shape::Text, ""),
+]);
+
+const VERSION: &[Field] = &[Field::new("digest", Shape::Text, "Of the configuration file.")];
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: LIST,
+        access: Access::Handler("any login; shows datastores on which the asker has Datastore.Audit or Allocate"),
+        body: BodyUse::Parameters,
+        params: &[],
+        returns: Returns::With(Shape::Array(&SECTION), VERSION),
+        handler: |context, params| Box::pin(list(context, params)),
+        about: "Settings of all datastores.",
+    },
+    Route {
+        method: Method::POST,
+        path: LIST,
+        access: Access::At("/datastore", Privileges::DATASTORE_ALLOCATE),
+        body: BodyUse::Parameters,
+        params: with_settings![
+            ParamSpec::required("name", ParamKind::DATASTORE, "Name of the new datastore."),
+            ParamSpec::required("path", ABSOLUTE_PATH, "Its directory, which is made if it is missing."),
+            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.").or("0"),
+        ],
+        returns: Returns::UPID,
+        handler: |context, params| Box::pin(create(context, params)),
+        about: "Makes a datastore, in a task.",
+    },
+    Route {
+        method: Method::GET,
+        path: ONE,
+        access: Access::Store(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE)),
+        body: BodyUse::Parameters,
+        params: &[STORE],
+        returns: Returns::With(SECTION, VERSION),
+        handler: |context, params| Box::pin(show(context, params)),
+        about: "Settings of a datastore.",
+    },
+    Route {
+        method: Method::PUT,
+        path: ONE,
+        access: Access::Store(Privileges::DATASTORE_MODIFY.union(Privileges::DATASTORE_ALLOCATE)),
+        body: BodyUse::Parameters,
+        params: with_settings![
+            STORE,
+            ParamSpec::optional("delete", ParamKind::List(&DELETABLE), "Settings that go back to their defaults."),
+            DIGEST,
+        ],
+        returns: Returns::NULL,
+        handler: |context, params| Box::pin(update(context, params)),
+        about: "Changes settings of a datastore; those that are not named stay.",
+    },
+    Route {
+        method: Method::DELETE,
+        path: ONE,
+        access: Access::Store(Privileges::DATASTORE_ALLOCATE),
+        body: BodyUse::Parameters,
+        params: &[
+            STORE,
+            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("0"),
+            ParamSpec::optional("destroy-data", ParamKind::Boolean, "Remove its directory with all backups too.")
+                .or("0"),
+            DIGEST,
+        ],
+        returns: Returns::UPID,
+        handler: |context, params| Box::pin(remove(context, params)),
+        about: "Removes a datastore from the configuration, in a task; refused while it is used.",
+    },
+];
+
+/// A section in the words of the API: what the original has too, and of our own settings those that are not at their defaults.
+fn section_json(section: &DatastoreSection) -> Value {
+    let mut row = Map::new();
+    row.insert("name".into(), section.name.as_str().into());
+    row.insert("path".into(), section.path.to_string_lossy().into());
+    let mut put = |key: &str, value: Option<Value>| drop(value.map(|value| row.insert(key.into(), value)));
+    put("comment", section.comment.clone().map(Value::from));
+    put("gc-schedule", section.gc_schedule.clone().map(Value::from));
+    put("verify-new", section.verify_new.then_some(true.into()));
+    put("maintenance-mode", section.maintenance.as_ref().map(|mode| mode.to_string().into()));
+    put("tuning", (section.sync_level != "filesystem").then(|| format!("sync-level={}", section.sync_level).into()));
+    let (append, finish, preflight) = section.checks;
+    for (key, on) in [("check-append", append), ("check-finish", finish), ("check-preflight", preflight)] {
+        put(key, (!on).then_some(false.into()));
+    }
+    let defaults = EngineConfig::default();
+    put("engine", (section.engine != "auto").then(|| section.engine.clone().into()));
+    put("workers", (section.workers != defaults.workers).then(|| section.workers.into()));
+    put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
+    put("owner", section.owner.map(|(uid, gid)| format!("{uid}:{gid}").into()));
+    put("manifest-lock-dir", section.manifest_lock_dir.as_ref().map(|dir| dir.to_string_lossy().into()));
+    Value::Object(row)
+}
+
+fn versioned(data: Value, digest: &str) -> Reply {
+    Reply::Data(Outcome { data, attributes: vec![("digest", digest.into())] })
+}
+
+fn no_such(name: &DatastoreName) -> Error {
+    Error::not_found(format!("no such datastore '{name}'"))
+}
+
+async fn list(context: RequestContext, _: Params) -> Result<Reply> {
+    const VISIBLE: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE);
+    let now = context.app.config.get();
+    let visible =
+        |section: &&DatastoreSection| context.datastore_privileges(&section.name, &Namespace::root()).has_any(VISIBLE);
+    let rows: Vec<Value> = now.config.datastores.iter().filter(visible).map(section_json).collect();
+    Ok(versioned(rows.into(), &now.digest))
+}
+
+async fn show(context: RequestContext, params: Params) -> Result<Reply> {
+    let name: DatastoreName = params.parsed("store")?;
+    let now = context.app.config.get();
+    let section = now.config.datastores.iter().find(|section| section.name == name).ok_or_else(|| no_such(&name))?;
+    Ok(versioned(section_json(section), &now.digest))
+}
+
+/// The value of a setting in the file, if the request has it.
+fn setting(params: &Params, name: &str) -> Result<Option<TomlValue>> {
+    if name == "tuning" {
+        return params.text(name).map(|text| sync_level_of(text).map(TomlValue::from)).transpose();
+    }
+    let text = params.text(name).map(TomlValue::from);
+    Ok(text.or_else(|| params.int(name).map(TomlValue::from)).or_else(|| params.bool(name).map(TomlValue::from)))
+}
+
+/// The one setting of the original's tuning options that there is here.
+fn sync_level_of(tuning: &str) -> Result<String> {
+    let wrong = |why: String| Err(ParamErrors::one("tuning", why).into());
+    let mut level = None;
+    for part in tuning.split(',').filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some(("sync-level", word @ ("none" | "file" | "filesystem"))) => level = Some(word.to_owned()),
+            Some(("sync-level", other)) => {
+                return wrong(format!("{other:.40?} is no sync level: none, file or filesystem expected"));
+            }
+            _ => return wrong(format!("{part:.80?} is not known here: sync-level=LEVEL expected")),
+        }
+    }
+    level.map_or_else(|| wrong("sync-level=LEVEL expected".to_owned()), Ok)
+}
+
+fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<()> {
+    for (param, key) in KEYS {
+        if let Some(value) = setting(params, param)? {
+            draft.set("datastore", name.as_str(), key, value)?;
+        }
+    }
+    Ok(())
+}
+
+async fn update(context: RequestContext, params: Params) -> Result<Reply> {
+    let name: DatastoreName = params.parsed("store")?;
+    let change = |draft: &mut Draft| {
+        if !draft.has("datastore", name.as_str()) {
+            return Err(no_such(&name));
+        }
+        for param in params.texts("delete") {
+            let key = KEYS.iter().find(|(known, _)| *known == param).map(|(_, key)| key);
+            draft.unset("datastore", name.as_str(), key.unwrap_or(&param))?;
+        }
+        set_all(draft, &name, &params)
+    };
+    context.app.config.edit(params.text("digest"), change).await?;
+    Ok(Reply::Data(Outcome::null()))
+}
+
+/// Starts a task for long work of this file; the daemon's end waits for it as for a session.
+async fn start_task(
+    context: &RequestContext,
+    worker_type: &str,
+    name: &DatastoreName,
+) -> Result<(Task, crate::http::SessionGuard)> {
+    let guard = context.app.lifecycle.enter()?;
+    let auth: &AuthId = &context.auth;
+    let task = context.app.tasks.start(worker_type, Some(name.to_string()), auth).await?;
+    Ok((task, guard))
+}
+
+async fn create(context: RequestContext, params: Params) -> Result<Reply> {
+    let name: DatastoreName = params.parsed("name")?;
+    let path = PathBuf::from(params.text("path").unwrap_or_default());
+    let add = {
+        let (name, params, path) = (name.clone(), params.clone(), params.text("path").unwrap_or_default().to_owned());
+        move |draft: &mut Draft| {
+            draft.add("datastore", name.as_str())?;
+            draft.set("datastore", name.as_str(), "path", path.clone())?;
+            set_all(draft, &name, &params)
+        }
+    };
+    // All that is wrong with the request is told before there is a task.
+    let wanted = context.app.config.preview(None, &add)?;
+    let section = wanted.config.datastores.iter().find(|section| section.name == name).ok_or_else(|| no_such(&name))?;
+    let owner = section.owner;
+    check_apart(&context.app, &path)?;
+    let reuse = params.bool("reuse-datastore") == Some(true);
+    let (task, guard) = start_task(&context, "create-datastore", &name).await?;
+    let upid = task.upid().to_string();
+    let app = context.app.clone();
+    tokio::spawn(async move {
+        let made = async {
+            make(&task, &path, owner, reuse).await?;
+            app.config
+                .edit(None, add)
+                .await
+                .map_err(|e| e.context("the directory is a datastore now, but is not in the configuration"))
+        };
+        let done = tokio::select! {
+            done = made => done,
+            () = app.lifecycle.closing() => Err(Error::closed("the server is shutting down")),
+        };
+        task.end(done.map_err(|e| e.to_string())).await;
+        drop(guard);
+    });
+    Ok(Reply::Data(Outcome::of(upid)?))
+}
+
+/// Refuses a directory inside that of a datastore, or around it: one would be part of the other.
+fn check_apart(app: &App, path: &Path) -> Result<()> {
+    let config = app.config.get();
+    let inside = |other: &&DatastoreSection| path.starts_with(&other.path) || other.path.starts_with(path);
+    match config.config.datastores.iter().find(inside) {
+        Some(other) => {
+            let text = format!("the path overlaps with {:?} of datastore '{}'", other.path, other.name);
+            Err(ParamErrors::one("path", text).into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Makes the directory, or sees that it is a datastore.
+async fn make(task: &Task, path: &Path, owner: Option<(u32, u32)>, reuse: bool) -> Result<()> {
+    let engine = Engine::start("create", &EngineConfig { choice: EngineChoice::Threads, ..EngineConfig::default() })?;
+    if reuse {
+        task.log(format!("checking the owners and modes of all directories of {path:?}"));
+        Datastore::verify_layout(path, owner, &engine).await
+    } else {
+        task.log(format!("making the datastore {path:?} with its 65536 directories"));
+        Datastore::create(path, owner, &engine).await
+    }
+}
+
+async fn remove(context: RequestContext, params: Params) -> Result<Reply> {
+    let name: DatastoreName = params.parsed("store")?;
+    let digest = params.text("digest").map(ToOwned::to_owned);
+    let store = context.app.datastores.get(&name).ok_or_else(|| no_such(&name))?;
+    context.app.config.get().check_digest(digest.as_deref())?;
+    let (keep_jobs, destroy) =
+        (params.bool("keep-job-configs") == Some(true), params.bool("destroy-data") == Some(true));
+    // From here on nothing begins; whatever runs already is the reason to refuse.
+    let going = MaintenanceMode::new(MaintenanceKind::Offline, Some("the datastore is being removed"))?;
+    let running = store.set_maintenance(Some(going));
+    let back = store.config().maintenance.clone();
+    if running.read + running.write > 0 {
+        store.set_maintenance(back);
+        return Err(Error::busy(format!(
+            "datastore '{name}' is in use: {} operations read and {} write; try again when they have ended",
+            running.read, running.write
+        )));
+    }
+    let started = start_task(&context, "delete-datastore", &name).await;
+    let (task, guard) = match started {
+        Ok(started) => started,
+        Err(e) => {
+            store.set_maintenance(back);
+            return Err(e);
+        }
+    };
+    let upid = task.upid().to_string();
+    let app = context.app.clone();
+    tokio::spawn(async move {
+        let done = leave(&app, &task, &name, digest.as_deref(), keep_jobs).await;
+        let done = match done {
+            Err(e) => {
+                store.set_maintenance(back);
+                Err(e)
+            }
+            Ok(()) if destroy => destroy_data(&app, &task, &store).await,
+            Ok(()) => Ok(()),
+        };
+        drop(store);
+        task.end(done.map_err(|e| e.to_string())).await;
+        drop(guard);
+    });
+    Ok(Reply::Data(Outcome::of(upid)?))
+}
+
+/// Takes the datastore, and its jobs, out of the configuration.
+async fn leave(app: &App, task: &Task, name: &DatastoreName, digest: Option<&str>, keep_jobs: bool) -> Result<()> {
+    let change = |draft: &mut Draft| {
+        draft.remove("datastore", name.as_str())?;
+        Ok(if keep_jobs { Vec::new() } else { draft.remove_where("store", name.as_str()) })
+    };
+    let jobs = app.config.edit(digest, change).await?;
+    task.log(format!("datastore '{name}' is out of the configuration"));
+    for (section, id) in jobs {
+        task.log(format!("{section} '{id}' too"));
+    }
+    Ok(())
+}
+
+async fn destroy_data(app: &App, task: &Task, store: &Datastore) -> Result<()> {
+    let running = store.active_operations();
+    if running.read + running.write > 0 {
+        return Err(Error::busy("something began to use it before it had left the configuration: its data stays"));
+    }
+    task.log(format!("removing everything in {:?}, snapshots first", store.base_path()));
+    let mut told = 0;
+    let destroying = store.destroy(|done, of| {
+        // Twenty lines for any datastore.
+        if done * 20 / of.max(1) > told {
+            told = done * 20 / of.max(1);
+            task.log(format!("{}% of the chunk directories are gone", told * 5));
+        }
+    });
+    let remains = tokio::select! {
+        remains = destroying => remains?,
+        () = app.lifecycle.closing() => {
+            return Err(Error::closed("the server is shutting down: the rest of the directory is still there"));
+        }
+        () = task.aborted() => return Err(Error::closed("stopped: the rest of the directory is still there")),
+    };
+    let Remains { links, others, base } = remains;
+    for link in links {
+        task.warn(format!("{link:?} was a symbolic link: what it led to is still there"));
+    }
+    match (others.is_empty(), base) {
+        (false, _) => task
+            .warn(format!("the directory stays, for it holds what is no part of a datastore: {}", others.join(", "))),
+        (true, Some(why)) => task.warn(format!("the directory itself could not be removed - {why}")),
+        (true, None) => task.log("all of it is gone"),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_setting_has_its_key_and_can_be_deleted() {
+        let put = ROUTES.iter().find(|route| route.method == Method::PUT).unwrap();
+        let named: Vec<&str> = put.params.iter().map(|spec| spec.name).skip(3).collect();
+        let keys: Vec<&str> = KEYS.iter().map(|(param, _)| *param).collect();
+        assert_eq!(named, keys);
+        let ParamKind::Enum(words) = DELETABLE else { panic!("words") };
+        assert_eq!(words, keys);
+        let section = crate::config::SECTIONS.iter().find(|section| section.name == "datastore").unwrap();
+        let mut of_file: Vec<&str> = KEYS.iter().map(|(_, key)| *key).chain(["name", "path"]).collect();
+        let mut known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+        of_file.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(of_file, known, "a key of the file that cannot be set here");
+    }
+
+    #[test]
+    fn tuning_is_a_sync_level() {
+        assert_eq!(sync_level_of("sync-level=file").unwrap(), "file");
+        for bad in ["", "sync-level=never", "chunk-order=inode", "sync-level", "sync-level=file,x=1"] {
+            assert!(sync_level_of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_shown() {
+        let read = |more: &str| {
+            let text = format!("[[datastore]]\nname = \"abc\"\npath = \"/p\"\n{more}");
+            crate::config::Config::parse(&text, "x", Path::new("/data")).unwrap().datastores.remove(0)
+        };
+        assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
+        let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\n\
+                   owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
+        let want = json!({
+            "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
+            "maintenance-mode": "type=offline", "tuning": "sync-level=file", "check-append": false, "check-finish": false,
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "owner": "3:4", "manifest-lock-dir": "/l",
+        });
+        assert_eq!(section_json(&read(all)), want);
+        assert_eq!(SECTION.check(&want), Ok(()));
+    }
+}
