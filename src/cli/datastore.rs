@@ -1,23 +1,70 @@
-//! `ringvault datastore`: make a datastore for the configuration to name, or examine one that is to be adopted.
+//! `ringvault datastore`: which there are, and their settings; and two that work on a directory alone, without any server.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use http::Method;
+
+use super::admin::{Admin, Call, Shown};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
 use crate::error::{IoContext, Result};
 use crate::store::Datastore;
+use crate::types::DatastoreName;
 
-/// Make or examine a datastore directory
+/// List, make, change and remove datastores
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    #[command(flatten)]
+    admin: Admin,
+
     #[command(subcommand)]
     action: Action,
 }
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// Make a datastore in a new or empty directory; name it in a [[datastore]] section afterwards
+    /// List datastores
+    List,
+    /// Show the settings of a datastore
+    Show {
+        /// Which
+        name: DatastoreName,
+    },
+    /// Make a datastore in a new or empty directory, and name it in the configuration
     Create {
+        /// What clients call it
+        name: DatastoreName,
+        /// Its directory
+        path: PathBuf,
+        /// The directory is a datastore already: examine it and use it
+        #[arg(long)]
+        reuse: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change settings of a datastore
+    Update {
+        /// Which
+        name: DatastoreName,
+        #[command(flatten)]
+        settings: Settings,
+        /// A setting that goes back to its default; may be repeated
+        #[arg(long, value_name = "SETTING")]
+        delete: Vec<String>,
+    },
+    /// Remove a datastore from the configuration; its directory stays unless --destroy-data is given
+    Delete {
+        /// Which
+        name: DatastoreName,
+        /// Remove its directory with all backups too
+        #[arg(long)]
+        destroy_data: bool,
+        /// Keep its prune and verification jobs
+        #[arg(long)]
+        keep_job_configs: bool,
+    },
+    /// Only make the directories of a datastore, for a configuration that names it later
+    Init {
         /// The directory
         path: PathBuf,
         /// Owner and group of everything in it, as numbers; needs root
@@ -34,24 +81,116 @@ enum Action {
     },
 }
 
+/// Settings, each explained in docs/configuration.md.
+#[derive(clap::Args, Debug)]
+struct Settings {
+    /// A line for listings
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// When garbage collection runs, for example daily
+    #[arg(long, value_name = "EVENT")]
+    gc_schedule: Option<String>,
+    /// Verify every backup when it has finished: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    verify_new: Option<bool>,
+    /// read-only or offline; type=offline,message="new disk" tells why
+    #[arg(long, value_name = "MODE")]
+    maintenance_mode: Option<String>,
+    /// What is made durable, and when: none, file or filesystem
+    #[arg(long, value_name = "LEVEL")]
+    sync_level: Option<String>,
+    /// Check known chunks when a backup refers to them: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    check_append: Option<bool>,
+    /// Check them again when it finishes: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    check_finish: Option<bool>,
+    /// Check them while the previous index is read: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    check_preflight: Option<bool>,
+    /// How presence is checked: auto, uring, threads or sync
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// Presence checks in flight
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<u32>,
+    /// Threads for file work
+    #[arg(long, value_name = "COUNT")]
+    io_threads: Option<u32>,
+    /// Owner and group of new files, as UID:GID, when the daemon runs as root
+    #[arg(long, value_name = "UID:GID")]
+    owner: Option<String>,
+    /// Where an older server of the original kind has its locks, if it works on the same datastore
+    #[arg(long, value_name = "DIR")]
+    manifest_lock_dir: Option<String>,
+}
+
+impl Settings {
+    fn onto(self, call: Call) -> Call {
+        call.with("comment", self.comment)
+            .with("gc-schedule", self.gc_schedule)
+            .with("verify-new", self.verify_new)
+            .with("maintenance-mode", self.maintenance_mode)
+            .with("tuning", self.sync_level.map(|level| format!("sync-level={level}")))
+            .with("check-append", self.check_append)
+            .with("check-finish", self.check_finish)
+            .with("check-preflight", self.check_preflight)
+            .with("engine", self.engine)
+            .with("workers", self.workers)
+            .with("io-threads", self.io_threads)
+            .with("owner", self.owner)
+            .with("manifest-lock-dir", self.manifest_lock_dir)
+    }
+}
+
 pub(super) fn run(args: Args) -> Result<ExitCode> {
+    const ALL: &str = "config/datastore";
+    const ONE: &str = "config/datastore/{}";
+    let (store, call, shown) = match args.action {
+        Action::List => {
+            (None, Call::new(Method::GET, ALL, &[]), Shown::Table(&["name", "path", "maintenance-mode", "comment"]))
+        }
+        Action::Show { name } => (None, Call::new(Method::GET, ONE, &[name.as_str()]), Shown::Fields),
+        Action::Create { name, path, reuse, settings } => {
+            let path = absolute(&path)?.to_string_lossy().into_owned();
+            let call = Call::new(Method::POST, ALL, &[]).with("name", Some(name.as_str())).with("path", Some(path));
+            (None, settings.onto(call.flag("reuse-datastore", reuse)), Shown::Task)
+        }
+        Action::Update { name, settings, delete } => {
+            let call = settings.onto(Call::new(Method::PUT, ONE, &[name.as_str()]));
+            (None, call.with("delete", (!delete.is_empty()).then_some(delete)), Shown::Nothing)
+        }
+        Action::Delete { name, destroy_data, keep_job_configs } => {
+            let call = Call::new(Method::DELETE, ONE, &[name.as_str()]).flag("destroy-data", destroy_data);
+            let call = call.flag("keep-job-configs", keep_job_configs);
+            (Some(name), call, Shown::Task)
+        }
+        Action::Init { path, owner } => return init(&path, owner),
+        Action::Check { path, owner } => return check(&path, owner),
+    };
+    args.admin.run(store.as_ref(), vec![call], shown)
+}
+
+fn init(path: &Path, owner: Option<(u32, u32)>) -> Result<ExitCode> {
+    let path = absolute(path)?;
+    on_engine(async |engine| Datastore::create(&path, owner, engine).await)?;
+    println!("made the datastore {}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(path: &Path, owner: Option<(u32, u32)>) -> Result<ExitCode> {
+    let path = absolute(path)?;
+    on_engine(async |engine| Datastore::verify_layout(&path, owner, engine).await)?;
+    println!("{} is a datastore with the right owners and modes", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn on_engine(work: impl AsyncFnOnce(&Engine) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.io_context(|| "start the runtime")?;
     let engine =
         Engine::start("datastore", &EngineConfig { choice: EngineChoice::Threads, ..EngineConfig::default() })?;
-    match args.action {
-        Action::Create { path, owner } => {
-            let path = absolute(&path)?;
-            runtime.block_on(Datastore::create(&path, owner, &engine))?;
-            println!("made the datastore {}", path.display());
-        }
-        Action::Check { path, owner } => {
-            let path = absolute(&path)?;
-            runtime.block_on(Datastore::verify_layout(&path, owner, &engine))?;
-            println!("{} is a datastore with the right owners and modes", path.display());
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    runtime.block_on(work(&engine))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

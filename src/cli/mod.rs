@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod acl;
+mod admin;
 pub mod api;
 pub mod backup;
 mod client;
 pub mod datastore;
+pub mod namespace;
 pub mod restore;
 pub mod serve;
 pub mod snapshots;
+pub mod token;
 pub mod user;
 
 /// A backup server for hosts with limited I/O, and a small client for it
@@ -25,7 +29,10 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Datastore(datastore::Args),
+    Namespace(namespace::Args),
     User(user::Args),
+    Token(token::Args),
+    Acl(acl::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshots(snapshots::Args),
@@ -37,7 +44,10 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Datastore(args) => datastore::run(args),
+        Command::Namespace(args) => namespace::run(args),
         Command::User(args) => user::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Acl(args) => acl::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Snapshots(args) => snapshots::run(args),
@@ -58,10 +68,15 @@ mod tests {
         use clap::CommandFactory;
         let command = Cli::command();
         command.clone().debug_assert();
-        for sub in command.get_subcommands() {
-            for arg in sub.get_arguments() {
-                assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
+        fn explained(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+            for sub in command.get_subcommands() {
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                explained(sub);
             }
         }
+        explained(&command);
     }
 }

@@ -1,23 +1,30 @@
-//! `ringvault user`: users with passwords and their tokens, in the data directory of a daemon that runs or does not.
+//! `ringvault user`: who may log in.
 
-use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::auth::{AclEntry, AclPath, Role, Users, hash_password, new_token_secret};
-use crate::daemon::{DataDir, edit_users, load_or_make_keys};
-use crate::error::{Error, IoContext, Result};
+use http::Method;
+
+use super::admin::{Admin, Call, Shown, read_password};
+use super::token;
+use crate::auth::{AclPath, Role};
+use crate::error::Result;
 use crate::types::{AuthId, Userid};
 
-/// Longest password that is read: the API takes no longer one.
-const PASSWORD_BYTES_MAX: u64 = 4096;
+const EXAMPLES: &str = "\
+Examples:
+  A user who has only tokens, and a token that may back up into main:
+    ringvault user create backup@pbs
+    ringvault token create 'backup@pbs!host1' --role DatastoreBackup --path /datastore/main
 
-/// Make users and tokens; a running server sees them within seconds
+  A user with a password who may look:
+    ringvault user create alice@pbs --password --role DatastoreAudit --path /datastore/main";
+
+/// List, make, change and delete users
 #[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The server's data directory
-    #[arg(long, value_name = "DIR", default_value = "ringvault-data", env = "RINGVAULT_DATA_DIR", global = true)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    admin: Admin,
 
     #[command(subcommand)]
     action: Action,
@@ -25,17 +32,46 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// Make a user, or give one another password
+    /// List users
+    List,
+    /// Show a user
+    Show {
+        /// Who: NAME@REALM
+        user: Userid,
+    },
+    /// Make a user
     Create {
         /// Who: NAME@pbs
         user: Userid,
-        /// Read the password from standard input; without this the user can only have tokens
-        #[arg(long)]
-        password_stdin: bool,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        about: About,
         #[command(flatten)]
         grant: Grant,
     },
-    /// Make a token of a user, or give it another secret, which is printed
+    /// Change a user
+    Update {
+        /// Who: NAME@REALM
+        user: Userid,
+        #[command(flatten)]
+        about: About,
+    },
+    /// Give a user another password
+    Password {
+        /// Who: NAME@pbs
+        user: Userid,
+        /// Read it from the first line of standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Delete a user with all tokens and permissions; groups keep their owner
+    Delete {
+        /// Who: NAME@REALM
+        user: Userid,
+    },
+    /// The same as `ringvault token create`
+    #[command(hide = true)]
     Token {
         /// Which: NAME@pbs!TOKEN
         token: AuthId,
@@ -45,59 +81,87 @@ enum Action {
 }
 
 #[derive(clap::Args, Debug)]
-struct Grant {
+struct Password {
+    /// Ask for a password; without one the user can only have tokens
+    #[arg(long)]
+    password: bool,
+    /// Read the password from the first line of standard input
+    #[arg(long, conflicts_with = "password")]
+    password_stdin: bool,
+}
+
+/// What is known of a user.
+#[derive(clap::Args, Debug)]
+struct About {
+    /// What it is for; an empty text removes it, as with the next three
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// An address
+    #[arg(long, value_name = "TEXT")]
+    email: Option<String>,
+    /// Given name
+    #[arg(long, value_name = "TEXT")]
+    firstname: Option<String>,
+    /// Family name
+    #[arg(long, value_name = "TEXT")]
+    lastname: Option<String>,
+    #[command(flatten)]
+    validity: token::Validity,
+}
+
+/// A role to begin with.
+#[derive(clap::Args, Debug)]
+pub struct Grant {
     /// A role to give, for example DatastoreBackup
     #[arg(long, value_name = "ROLE")]
     role: Option<Role>,
     /// Where the role holds, and below
-    #[arg(long, value_name = "PATH", default_value = "/")]
+    #[arg(long, value_name = "PATH", default_value = "/", requires = "role")]
     path: AclPath,
 }
 
 impl Grant {
-    fn apply(self, users: &mut Users, auth_id: &AuthId) {
-        if let Some(role) = self.role {
-            users.allow(AclEntry { path: self.path, auth_id: auth_id.clone(), role, propagate: true });
-        }
+    /// The call that gives it, if it was asked for.
+    pub(super) fn call(self, auth_id: &AuthId) -> Option<Call> {
+        let role = self.role?.to_string();
+        let call = Call::new(Method::PUT, "access/acl", &[]).with("path", Some(self.path.to_string()));
+        Some(call.with("role", Some(role)).with("auth-id", Some(auth_id.to_string())))
+    }
+}
+
+impl About {
+    fn onto(self, call: Call) -> Call {
+        let call = call.with("comment", self.comment).with("email", self.email);
+        self.validity.onto(call.with("firstname", self.firstname).with("lastname", self.lastname))
     }
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let dir = DataDir::open(&args.data_dir)?;
-    let keys = load_or_make_keys(&dir)?;
-    match args.action {
-        Action::Create { user, password_stdin, grant } => {
-            let hash = if password_stdin { Some(hash_password(&read_password()?)?) } else { None };
-            edit_users(&dir, |users| {
-                users.add_user(&user, None);
-                if let Some(hash) = hash {
-                    users.set_password_hash(&user, hash)?;
-                }
-                grant.apply(users, &user.clone().into());
-                Ok(())
-            })?;
+    const ONE: &str = "access/users/{}";
+    let (calls, shown) = match args.action {
+        Action::List => (
+            vec![Call::new(Method::GET, "access/users", &[])],
+            Shown::Table(&["userid", "enable", "expire", "comment"]),
+        ),
+        Action::Show { user } => (vec![Call::new(Method::GET, ONE, &[user.as_str()])], Shown::Fields),
+        Action::Create { user, password, about, grant } => {
+            let wanted = password.password || password.password_stdin;
+            let secret = wanted.then(|| read_password(password.password_stdin)).transpose()?;
+            let create = Call::new(Method::POST, "access/users", &[]).with("userid", Some(user.as_str()));
+            let create = about.onto(create.with("password", secret));
+            let grant = grant.call(&user.clone().into());
+            (std::iter::once(create).chain(grant).collect(), Shown::Nothing)
         }
-        Action::Token { token, grant } => {
-            let secret = new_token_secret();
-            edit_users(&dir, |users| {
-                users.set_token(&token, &secret, &keys.tokens, None)?;
-                grant.apply(users, &token);
-                Ok(())
-            })?;
-            println!("{secret}");
+        Action::Update { user, about } => {
+            (vec![about.onto(Call::new(Method::PUT, ONE, &[user.as_str()]))], Shown::Nothing)
         }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The first line of standard input.
-fn read_password() -> Result<String> {
-    let mut text = String::new();
-    let mut input = std::io::stdin().lock().take(PASSWORD_BYTES_MAX);
-    input.read_to_string(&mut text).io_context(|| "read the password from standard input")?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.chars().any(char::is_control) {
-        return Err(Error::invalid("a password has no control characters"));
-    }
-    Ok(password.to_owned())
+        Action::Password { user, password_stdin } => {
+            let password = read_password(password_stdin)?;
+            let call = Call::new(Method::PUT, "access/password", &[]).with("userid", Some(user.as_str()));
+            (vec![call.with("password", Some(password))], Shown::Nothing)
+        }
+        Action::Delete { user } => (vec![Call::new(Method::DELETE, ONE, &[user.as_str()])], Shown::Nothing),
+        Action::Token { token, grant } => return token::create(args.admin, &token, grant),
+    };
+    args.admin.run(None, calls, shown)
 }

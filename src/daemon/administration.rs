@@ -13,6 +13,7 @@ use super::run::{DAEMON_LOCK, LOCK_LOOK_INTERVAL, LOCK_WAIT, assemble};
 use super::{first_start, keys, users_file};
 use crate::clock::Clock;
 use crate::config::{DataDir, DirLock, StoreBook};
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::http::{App, ControlClient, Phase, api};
 use crate::task;
@@ -96,15 +97,14 @@ impl Administration {
     }
 
     /// Ends what this process does by itself: tasks first, then what they logged, then the engines.
-    pub async fn close(self) {
-        let Some(Alone { app, _lock }) = self.alone else { return };
+    ///
+    /// The engines come back to be shut down when the runtime has ended.
+    pub async fn close(self) -> Vec<Engine> {
+        let Some(Alone { app, _lock }) = self.alone else { return Vec::new() };
         app.lifecycle.advance(Phase::Draining);
         app.lifecycle.idle().await;
         app.lifecycle.advance(Phase::Closing);
         app.tasks.flush().await;
-        let engines = app.datastores.engines();
-        drop((self.client, app));
-        // They end on threads of their own; here nobody may block.
-        drop(engines);
+        app.datastores.engines()
     }
 }

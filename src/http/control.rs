@@ -189,12 +189,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let broken = |e: hyper::Error| Error::closed("the connection to the daemon broke off").with_source(e);
+    // As clients do: what changes something takes JSON, the others have their parameters in the query.
+    let (query, body) = match method {
+        Method::GET | Method::DELETE => (query_of(params), None),
+        _ => (String::new(), Some(params.to_string())),
+    };
+    let content_type = if body.is_some() { "application/json" } else { "application/x-www-form-urlencoded" };
     let request = Request::builder()
         .method(method)
-        .uri(format!("/api2/json/{path}"))
+        .uri(format!("/api2/json/{path}{query}"))
         .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(params.to_string())))
+        .header(CONTENT_TYPE, content_type)
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
         .map_err(|e| Error::invalid("this cannot be asked").with_source(e))?;
     let talk = async {
         let (mut sender, connection) =
@@ -219,6 +225,18 @@ where
         return Err(Error::new(kind, String::from_utf8_lossy(&body).trim_end().to_owned()));
     }
     serde_json::from_slice(&body).map_err(|e| Error::corrupt("the answer is not JSON").with_source(e))
+}
+
+/// `?a=b&c=d`; a list is a repeated key.
+fn query_of(params: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in params.as_object().into_iter().flatten() {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        query.extend_pairs(values.iter().map(|value| (name, text(value))));
+    }
+    let query = query.finish();
+    if query.is_empty() { query } else { format!("?{query}") }
 }
 
 #[cfg(test)]
