@@ -9,6 +9,7 @@ mod admin;
 pub mod api;
 pub mod backup;
 mod client;
+pub mod config;
 pub mod datastore;
 pub mod namespace;
 pub mod restore;
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     Serve(serve::Args),
+    Config(config::Args),
     Datastore(datastore::Args),
     Namespace(namespace::Args),
     User(user::Args),
@@ -43,6 +45,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(args),
         Command::Datastore(args) => datastore::run(args),
         Command::Namespace(args) => namespace::run(args),
         Command::User(args) => user::run(args),

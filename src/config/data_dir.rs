@@ -42,6 +42,13 @@ impl DataDir {
         Ok(Self { path, disk })
     }
 
+    /// A data directory that has to be there.
+    pub fn existing(path: &Path) -> Result<Self> {
+        let opened = path.canonicalize().and_then(|path| Disk::real().open_dir(&path).map(|_| path));
+        let path = opened.io_context(|| format!("open the data directory {path:?}; name another with --data-dir"))?;
+        Ok(Self { path, disk: Disk::real() })
+    }
+
     /// Its absolute path.
     pub fn path(&self) -> &Path {
         &self.path

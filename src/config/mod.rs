@@ -5,6 +5,7 @@
 
 mod data_dir;
 mod edit;
+mod import;
 mod live;
 mod parts;
 mod raw;
@@ -13,6 +14,7 @@ mod stores;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -20,7 +22,9 @@ use crate::store::MaintenanceMode;
 use crate::types::DatastoreName;
 pub use data_dir::{DataDir, DirLock, FILE_BYTES_MAX, PUBLIC_MODE, SECRET_MODE};
 pub use edit::Draft;
+pub use import::{IMPORTED_FILES, Import, Note};
 pub use live::{LiveConfig, Loaded, read_text};
+pub use raw::Problem;
 use raw::{RawConfig, RawSection, Source};
 pub use schema::{Effect, Key, Kind, SECTIONS, Section, first_file, reference};
 pub use stores::{Prepared, StoreBook};
@@ -114,32 +118,76 @@ pub struct DatastoreSection {
 
 impl Config {
     /// Reads a file's text. `name` is how errors call the file; relative paths start at `data_dir`.
+    ///
+    /// Errors: `Invalid` with file, line and column of the first problem, and how many there are.
     pub fn parse(text: &str, name: &str, data_dir: &Path) -> Result<Self> {
-        let raw = RawConfig::parse(Source { name, text })?;
-        let mut datastores: Vec<DatastoreSection> = Vec::new();
-        for section in raw.sections("datastore") {
-            let store = datastore(section, raw.source(), data_dir)?;
-            if let Some(other) = datastores.iter().find(|other| other.path == store.path) {
-                let text =
-                    format!("the datastores {:?} and {:?} have one path", other.name.as_str(), store.name.as_str());
-                return Err(raw.source().error(&section.span("path"), text));
-            }
-            datastores.push(store);
-        }
-        let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
-        let tasks_keep = raw.section("tasks").integer("keep");
-        let server = server(raw.section("server"), raw.source(), data_dir)?;
-        let metrics = MetricsSection { access: metrics_access(raw.section("metrics"), raw.source())? };
-        Ok(Self { server, datastores, tasks_dir, tasks_keep, metrics })
+        Self::check(text, data_dir).map_err(|problems| {
+            let more = problems.len().saturating_sub(1);
+            let Some(Problem { line, column, message }) = problems.into_iter().next() else {
+                return Error::invalid(name);
+            };
+            let more = if more == 0 { String::new() } else { format!("; {more} more: ringvault config check") };
+            Error::invalid(format!("{name}:{line}:{column}: {message}{more}"))
+        })
+    }
+
+    /// Reads a file's text, or says everything that is wrong with it, in the order of the file.
+    pub fn check(text: &str, data_dir: &Path) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let config =
+            RawConfig::parse(Source { text }, &mut problems).and_then(|raw| read(&raw, data_dir, &mut problems));
+        problems.sort();
+        problems.dedup();
+        config.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Line and column of a value of the file, or of the section's header where it is not given: to say what is wrong with what it names.
+    /// `id` is the name of a row of a repeated section.
+    pub fn place(text: &str, section: &str, id: Option<&str>, key: &str) -> (usize, usize) {
+        let raw = RawConfig::parse(Source { text }, &mut Vec::new());
+        let place = raw.as_ref().and_then(|raw| {
+            let row = raw.sections(section).iter().find(|row| row.id() == id)?;
+            Some(raw.source().problem(&row.span(key), ""))
+        });
+        place.map_or((1, 1), |problem| (problem.line, problem.column))
     }
 }
 
-fn server(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<ServerSection> {
-    let listen = section.text("listen").unwrap_or_default();
-    let listen = listen.parse().map_err(|_| {
-        source.error(&section.span("listen"), format!("{listen:.80?} is not ADDRESS:PORT with a numeric address"))
-    })?;
-    Ok(ServerSection {
+/// What the text means, as far as each value is of its kind.
+fn read(raw: &RawConfig<'_>, data_dir: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let mut datastores: Vec<DatastoreSection> = Vec::new();
+    for section in raw.sections("datastore") {
+        let Some(store) = datastore(section, raw.source(), data_dir, problems) else { continue };
+        let twin = |other: &&DatastoreSection| other.path == store.path && other.name != store.name;
+        if let Some(other) = datastores.iter().find(twin) {
+            let text = format!("the datastores {:?} and {:?} have one path", other.name.as_str(), store.name.as_str());
+            problems.push(raw.source().problem(&section.span("path"), text));
+        }
+        datastores.push(store);
+    }
+    let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
+    let tasks_keep = raw.section("tasks").integer("keep");
+    let server = server(raw.section("server"), raw.source(), data_dir, problems)?;
+    let metrics = MetricsSection { access: metrics_access(raw.section("metrics"), raw.source(), problems)? };
+    Some(Config { server, datastores, tasks_dir, tasks_keep, metrics })
+}
+
+fn server(
+    section: &RawSection,
+    source: Source<'_>,
+    data_dir: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<ServerSection> {
+    let listen = section.text("listen")?;
+    let listen = match listen.parse() {
+        Ok(listen) => listen,
+        Err(_) => {
+            let text = format!("{listen:.80?} is not ADDRESS:PORT with a numeric address");
+            problems.push(source.problem(&section.span("listen"), text));
+            return None;
+        }
+    };
+    Some(ServerSection {
         listen,
         tls_cert: path(section, "tls-cert", data_dir).unwrap_or_default(),
         tls_key: path(section, "tls-key", data_dir).unwrap_or_default(),
@@ -152,22 +200,28 @@ fn server(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<S
     })
 }
 
-fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<DatastoreSection> {
+fn datastore(
+    section: &RawSection,
+    source: Source<'_>,
+    data_dir: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<DatastoreSection> {
     let text = |key: &str| section.text(key).unwrap_or_default().to_owned();
-    let name = text("name").parse().map_err(|e: Error| source.error(&section.span("name"), e))?;
-    let owner = section.text("owner").map(|text| {
+    let name = parsed(section, "name", source, problems);
+    let maintenance = parsed(section, "maintenance-mode", source, problems);
+    let owner = section.text("owner").and_then(|text| {
         let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        numbers.ok_or_else(|| source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers")))
+        if numbers.is_none() {
+            let text = format!("{text:.80?} is not UID:GID in numbers");
+            problems.push(source.problem(&section.span("owner"), text));
+        }
+        numbers
     });
-    let maintenance = section
-        .text("maintenance-mode")
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|e: Error| source.error(&section.span("maintenance-mode"), e)));
-    Ok(DatastoreSection {
-        name,
-        path: path(section, "path", data_dir).unwrap_or_default(),
+    Some(DatastoreSection {
+        name: name?,
+        path: path(section, "path", data_dir)?,
         comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
-        maintenance: maintenance.transpose()?,
+        maintenance,
         gc_schedule: section.text("gc-schedule").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
         verify_new: section.boolean("verify-new"),
         sync_level: text("sync-level"),
@@ -179,27 +233,43 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         engine: text("engine"),
         workers: section.integer("workers"),
         io_threads: section.integer("io-threads"),
-        owner: owner.transpose()?,
+        owner,
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
     })
 }
 
-fn metrics_access(section: &RawSection, source: Source<'_>) -> Result<MetricsAccess> {
-    let token = section.text("token-sha256").map(|text| {
+fn metrics_access(section: &RawSection, source: Source<'_>, problems: &mut Vec<Problem>) -> Option<MetricsAccess> {
+    let mut wrong = |key: &str, text: &str| problems.push(source.problem(&section.span(key), text));
+    let mut token = None;
+    if let Some(text) = section.text("token-sha256") {
         let mut bytes = [0; 32];
-        let read = hex::decode_to_slice(text, &mut bytes).map(|()| bytes);
-        read.map_err(|_| {
-            source.error(&section.span("token-sha256"), "a SHA-256 has 64 hex digits: `sha256sum` shows them")
-        })
-    });
-    match (section.text("access"), token.transpose()?) {
-        (Some("off"), _) => Ok(MetricsAccess::Off),
-        (Some("token"), Some(token)) => Ok(MetricsAccess::Token(token)),
-        (Some("token"), None) => {
-            Err(source.error(&section.span("access"), "access = \"token\" needs the key \"token-sha256\""))
+        match hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) => token = Some(bytes),
+            Err(_) => wrong("token-sha256", "a SHA-256 has 64 hex digits: `sha256sum` shows them"),
         }
-        _ => Ok(MetricsAccess::Loopback),
     }
+    match (section.text("access"), token) {
+        (Some("off"), _) => Some(MetricsAccess::Off),
+        (Some("token"), Some(token)) => Some(MetricsAccess::Token(token)),
+        (Some("token"), None) => {
+            if section.text("token-sha256").is_none() {
+                wrong("access", "access = \"token\" needs the key \"token-sha256\"");
+            }
+            None
+        }
+        _ => Some(MetricsAccess::Loopback),
+    }
+}
+
+/// A text that is one of the crate's nouns; `None` if it is not given, or if it is wrong, which is told.
+fn parsed<T: FromStr<Err = Error>>(
+    section: &RawSection,
+    key: &str,
+    source: Source<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
+    let text = section.text(key).filter(|text| !text.is_empty() || section.requires(key))?;
+    text.parse().map_err(|e: Error| problems.push(source.problem(&section.span(key), e))).ok()
 }
 
 fn path(section: &RawSection, key: &str, data_dir: &Path) -> Option<PathBuf> {

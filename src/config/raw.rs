@@ -1,13 +1,12 @@
 //! Text → checked tables that remember where each value stands. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::schema::{Effect, Key, Kind, SECTIONS, Section};
-use crate::error::{Error, Result};
 
 /// A value of its key's kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,47 +30,66 @@ pub(super) struct RawConfig<'a> {
     sections: BTreeMap<&'static str, Vec<RawSection>>,
 }
 
-/// The file's text and name, to say where something is wrong.
+/// The file's text, to say where something is wrong.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
-    pub name: &'a str,
     pub text: &'a str,
 }
 
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong, and what is expected.
+    pub message: String,
+}
+
 impl Source<'_> {
-    /// `FILE:LINE:COLUMN: what`.
-    pub(super) fn error(&self, at: &Range<usize>, what: impl std::fmt::Display) -> Error {
+    /// Something wrong at this place.
+    pub(super) fn problem(&self, at: &Range<usize>, what: impl std::fmt::Display) -> Problem {
         let before = self.text.get(..at.start).unwrap_or("");
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Error::invalid(format!("{}:{line}:{column}: {what}", self.name))
+        Problem { line, column, message: what.to_string() }
     }
 }
 
 impl<'a> RawConfig<'a> {
-    pub(super) fn parse(source: Source<'a>) -> Result<Self> {
-        let document = DeTable::parse(source.text)
-            .map_err(|e| source.error(&e.span().unwrap_or(0..0), e.message().replace('\n', ", ")))?;
+    /// Reads as much as can be read. Everything that is wrong is added to `problems`; `None` if the text is no TOML.
+    pub(super) fn parse(source: Source<'a>, problems: &mut Vec<Problem>) -> Option<Self> {
+        let document = match DeTable::parse(source.text) {
+            Ok(document) => document,
+            Err(e) => {
+                problems.push(source.problem(&e.span().unwrap_or(0..0), e.message().replace('\n', ", ")));
+                return None;
+            }
+        };
         let mut sections: BTreeMap<&'static str, Vec<RawSection>> = BTreeMap::new();
         for (name, value) in document.get_ref() {
             let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref()) else {
                 let known = SECTIONS.iter().map(|section| section.name);
-                return Err(source.error(&name.span(), unknown("section", name.get_ref(), "", known)));
+                problems.push(source.problem(&name.span(), unknown("section", name.get_ref(), "", known)));
+                continue;
             };
-            let form = || source.error(&name.span(), format!("{:?} is written {}", section.name, section.header()));
-            let tables: Vec<&DeTable<'_>> = match value.get_ref() {
-                DeValue::Table(table) if !section.repeated => vec![table],
-                DeValue::Array(rows) if section.repeated => {
-                    rows.iter().map(|row| row.get_ref().as_table()).collect::<Option<_>>().ok_or_else(form)?
-                }
-                _ => return Err(form()),
+            let tables: Option<Vec<&DeTable<'_>>> = match value.get_ref() {
+                DeValue::Table(table) if !section.repeated => Some(vec![table]),
+                DeValue::Array(rows) if section.repeated => rows.iter().map(|row| row.get_ref().as_table()).collect(),
+                _ => None,
+            };
+            let Some(tables) = tables else {
+                let form = format!("{:?} is written {}", section.name, section.header());
+                problems.push(source.problem(&name.span(), form));
+                continue;
             };
             let read: &mut Vec<RawSection> = sections.entry(section.name).or_default();
             for table in tables {
-                let row = RawSection::read(section, table, &name.span(), source)?;
+                let row = RawSection::read(section, table, &name.span(), source, problems);
                 if let Some(id) = row.id().filter(|id| read.iter().any(|other| other.id() == Some(*id))) {
                     let text = format!("there are two {}s {id:?}", section.name);
-                    return Err(source.error(&row.span(section.id_key()), text));
+                    problems.push(source.problem(&row.span(section.id_key()), text));
                 }
                 read.push(row);
             }
@@ -79,10 +97,10 @@ impl<'a> RawConfig<'a> {
         for section in SECTIONS.iter().filter(|section| !section.repeated) {
             let missing = sections.entry(section.name).or_default();
             if missing.is_empty() {
-                missing.push(RawSection::read(section, &DeTable::default(), &(0..0), source)?);
+                missing.push(RawSection::read(section, &DeTable::default(), &(0..0), source, problems));
             }
         }
-        Ok(Self { source, sections })
+        Some(Self { source, sections })
     }
 
     pub(super) fn source(&self) -> Source<'a> {
@@ -101,38 +119,54 @@ impl<'a> RawConfig<'a> {
 }
 
 impl RawSection {
-    fn read(section: &'static Section, table: &DeTable<'_>, at: &Range<usize>, source: Source<'_>) -> Result<Self> {
+    fn read(
+        section: &'static Section,
+        table: &DeTable<'_>,
+        at: &Range<usize>,
+        source: Source<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut values = BTreeMap::new();
-        let mut given = Vec::new();
+        let (mut given, mut wrong) = (Vec::new(), BTreeSet::new());
         flatten("", table, &mut given);
         for (name, name_span, value) in given {
             let Some(key) = section.key(&name) else {
                 let known = section.keys.iter().map(|key| key.name);
                 let place = format!(" in {}", section.header());
-                return Err(source.error(&name_span, unknown("key", &name, &place, known)));
+                problems.push(source.problem(&name_span, unknown("key", &name, &place, known)));
+                continue;
             };
-            let wrong = |got: &str| {
-                source.error(&value.span(), format!("{:?} is {got}, {} is expected", key.name, key.kind.describe()))
-            };
-            values.insert(key.name, (scalar(key, value.get_ref()).map_err(|got| wrong(&got))?, value.span()));
+            match scalar(key, value.get_ref()) {
+                Ok(scalar) => drop(values.insert(key.name, (scalar, value.span()))),
+                Err(got) => {
+                    let text = format!("{:?} is {got}, {} is expected", key.name, key.kind.describe());
+                    problems.push(source.problem(&value.span(), text));
+                    wrong.insert(key.name);
+                }
+            }
         }
         for key in section.keys {
             if values.contains_key(key.name) {
                 continue;
             }
-            if key.required {
-                return Err(source.error(at, format!("{} lacks the key {:?}", section.header(), key.name)));
+            if key.required && !wrong.contains(key.name) {
+                problems.push(source.problem(at, format!("{} lacks the key {:?}", section.header(), key.name)));
             }
             if !key.default.is_empty() {
                 let default = DeValue::parse(key.default).expect("a test parses every default");
                 values.insert(key.name, (scalar(key, default.get_ref()).expect("likewise"), at.clone()));
             }
         }
-        Ok(Self { section, values })
+        Self { section, values }
+    }
+
+    /// Whether a section without this key is refused.
+    pub(super) fn requires(&self, key: &str) -> bool {
+        self.section.key(key).is_some_and(|key| key.required)
     }
 
     /// What names a row of a repeated section.
-    fn id(&self) -> Option<&str> {
+    pub(super) fn id(&self) -> Option<&str> {
         if self.section.repeated { self.text(self.section.id_key()) } else { None }
     }
 
@@ -164,7 +198,7 @@ impl RawSection {
 
 /// Which keys say something else in `new` than in `old` and take effect only at the next start. Both were read before.
 pub(super) fn restart_needed(old: &str, new: &str) -> Vec<String> {
-    let read = |text| RawConfig::parse(Source { name: "", text }).ok();
+    let read = |text| RawConfig::parse(Source { text }, &mut Vec::new());
     let (Some(old), Some(new)) = (read(old), read(new)) else { return Vec::new() };
     let mut notes = Vec::new();
     for section in SECTIONS.iter().filter(|section| !section.repeated) {

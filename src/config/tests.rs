@@ -163,3 +163,33 @@ fn metrics_are_for_this_host_unless_told_otherwise() {
     let refused = told("[metrics]\ntoken-sha256 = \"s3cret\"");
     assert_eq!(refused, "ringvault.toml:2:16: a SHA-256 has 64 hex digits: `sha256sum` shows them");
 }
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text = "[server]\nlisten = \"x\"\nlisen = 1\n[nonsense]\n[[datastore]]\nname = \"a\"\nowner = \"me\"\nmaintenance-mode = \"asleep\"\n\
+                workers = 0\n[[datastore]]\nname = \"abc\"\npath = 5\n";
+    let problems = Config::check(text, Path::new("/data")).unwrap_err();
+    let told: Vec<String> = problems.iter().map(|p| format!("{}:{} {:.40}", p.line, p.column, p.message)).collect();
+    assert_eq!(
+        told,
+        [
+            "2:10 \"x\" is not ADDRESS:PORT with a numeric add",
+            "3:1 unknown key \"lisen\" in [server]: did you ",
+            "4:2 unknown section \"nonsense\": known are ser",
+            "5:3 [[datastore]] lacks the key \"path\"",
+            "6:8 \"a\" is not a datastore name (3 to 32 of A",
+            "7:9 \"me\" is not UID:GID in numbers",
+            "8:20 \"asleep\" is no maintenance mode: read-onl",
+            "9:11 \"workers\" is 0, a whole number from 1 to ",
+            "12:8 \"path\" is 5, a path is expected",
+        ]
+    );
+    let first = parse(text).unwrap_err().to_string();
+    assert!(
+        first.starts_with("ringvault.toml:2:10: ") && first.ends_with("; 8 more: ringvault config check"),
+        "{first}"
+    );
+    let file = "\n[[datastore]]\nname = \"abc\"\npath = \"p\"\n";
+    assert_eq!(Config::place(file, "datastore", Some("abc"), "path"), (4, 8));
+    assert_eq!(Config::place(file, "server", None, "tls-cert"), (1, 1));
+}

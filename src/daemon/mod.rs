@@ -8,8 +8,10 @@
 //! ```
 
 mod administration;
+mod check;
 mod connection_file;
 mod first_start;
+mod import;
 mod keys;
 mod reload;
 mod run;
@@ -18,7 +20,9 @@ mod watch;
 
 pub use crate::config::DataDir;
 pub use administration::{Administration, administer};
+pub use check::{Checked, check_configuration};
 pub use first_start::{ADMIN_TOKEN, CONFIG_FILE};
+pub use import::{Imported, import};
 pub use keys::load_or_make as load_or_make_keys;
 pub use run::{Options, run};
 pub use users_file::edit as edit_users;
