@@ -166,7 +166,56 @@ impl DataDir {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::engine::Fault;
+
+    /// Every system call from the `fail_at`th on fails: what a crash at that moment leaves.
+    #[derive(Debug)]
+    struct Crash {
+        fail_at: u64,
+        count: AtomicU64,
+    }
+
+    impl Fault for Crash {
+        fn before(&self, _: &'static str, _: Option<&Path>) -> io::Result<()> {
+            let count = self.count.fetch_add(1, Ordering::Relaxed);
+            if count >= self.fail_at { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_crash_between_any_two_steps_leaves_the_old_file_or_the_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(folder.path()).unwrap();
+        let path = dir.path().join("c.toml");
+        let (old, new) = ("old = 1\n".repeat(1000), "new = 2\n".repeat(900));
+        let mut seen = std::collections::BTreeSet::new();
+        for fail_at in 0.. {
+            dir.put(&path, old.as_bytes(), 0o640).unwrap();
+            let crash = Arc::new(Crash { fail_at, count: AtomicU64::new(0) });
+            let crashing = DataDir { path: dir.path.clone(), disk: Disk::with_fault(crash.clone()) };
+            let replaced = crashing.replace(&path, new.as_bytes());
+            let found = String::from_utf8(dir.read(&path).unwrap().unwrap()).unwrap();
+            assert!(found == old || found == new, "{fail_at}: the file is torn");
+            assert!(replaced.is_err() || found == new, "{fail_at}");
+            assert_eq!(Disk::real().stat(&path).unwrap().mode, 0o640);
+            seen.insert(found == new);
+            if replaced.is_ok() {
+                assert!(fail_at > 5, "each step was counted");
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 2);
+        // What is left of a crash is no hindrance, and a link goes on to lead to the file.
+        std::os::unix::fs::symlink("c.toml", dir.path().join("link")).unwrap();
+        dir.replace("link", b"x").unwrap();
+        assert_eq!(dir.read("c.toml").unwrap().unwrap(), b"x");
+        assert!(std::fs::symlink_metadata(dir.path().join("link")).unwrap().is_symlink());
+        assert_eq!(dir.names().unwrap().len(), 2);
+    }
 
     #[test]
     fn files_appear_whole_with_their_mode() {

@@ -145,8 +145,8 @@ const SERVER: Section = Section {
 const DATASTORE: Section = Section {
     name: "datastore",
     repeated: true,
-    doc: "A datastore; the section may be repeated. The directory must be a datastore already (`ringvault datastore create PATH` \
-          makes one), only `main` of a new data directory is made at the first start.",
+    doc: "A datastore; the section may be repeated. The directory must be a datastore already (`ringvault datastore create NAME PATH` \
+          makes one and writes the section), only `main` of a new data directory is made at the first start.",
     keys: &[
         required("name", Kind::Text, "What clients call it: 3 to 32 of `A-Z a-z 0-9 _ . -`."),
         required("path", Kind::Path, "Its directory. A relative path starts at the data directory.")

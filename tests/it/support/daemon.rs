@@ -470,13 +470,27 @@ impl FirstStart {
         command
     }
 
-    /// Ends it and lets the independent checker read its datastore.
+    /// One of the lines of `connection.env`.
+    pub fn environment(&self, name: &str) -> String {
+        read_environment(&self.data.join("connection.env")).remove(name).expect("it is there")
+    }
+
+    /// Asks it to read its configuration again (SIGHUP).
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a signal");
+    }
+
+    /// Ends it and lets the independent checker read its datastore, if it made one.
     pub fn end(mut self) {
         let mut child = self.child.take().expect("it runs");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
         assert!(child.wait().expect("its end").success());
-        check_datastore(&self.data.join("main"), &[]);
+        let main = self.data.join("main");
+        if main.exists() {
+            check_datastore(&main, &[]);
+        }
     }
 }
 
