@@ -101,6 +101,10 @@ pub struct DatastoreSection {
     pub io_threads: usize,
     /// Owner and group of new objects.
     pub owner: Option<(u32, u32)>,
+    /// `memory` or `atime`.
+    pub gc_method: String,
+    /// Memory for garbage collection.
+    pub gc_memory_mib: u64,
     /// Where manifest locks lie.
     pub manifest_lock_dir: Option<PathBuf>,
 }
@@ -166,6 +170,8 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         workers: section.integer("workers"),
         io_threads: section.integer("io-threads"),
         owner: owner.transpose()?,
+        gc_method: text("gc-method"),
+        gc_memory_mib: section.integer("gc-memory-mib"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
     })
 }

@@ -202,6 +202,20 @@ const DATASTORE: Section = Section {
         )
         .when_idle(),
         key(
+            "gc-method",
+            Kind::Words(&["memory", "atime"]),
+            "\"memory\"",
+            "How garbage collection tells what is in use. `memory`: by what the indexes name; live chunks are not touched. `atime`: as Proxmox \
+             Backup Server does, the access time of every chunk in use is set and every chunk is looked at; far slower.",
+        ),
+        key(
+            "gc-memory-mib",
+            Kind::Integer(4, 1_048_576),
+            "256",
+            "Memory for the set of chunks in use, at most 12 bytes each: 256 MiB are 23 million chunks. With less the index files are read \
+             several times.",
+        ),
+        key(
             "manifest-lock-dir",
             Kind::Path,
             "",

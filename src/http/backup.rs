@@ -30,9 +30,10 @@ use crate::metrics::SessionCount;
 use crate::protocol::action::{Action, BackupEndpoint, WriterId};
 use crate::protocol::backup::{About, Effect, Session, Step};
 use crate::protocol::reply::Reply;
-use crate::store::{BackupLease, Datastore, DynamicWriter, FixedWriter};
+use crate::store::{BackupLease, Datastore, DynamicWriter, FixedWriter, Keeper};
 use crate::sync::Mutex;
 use crate::task::Task;
+use crate::types::Digest;
 
 /// What a session is made of.
 #[derive(Debug)]
@@ -90,6 +91,8 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         base_time: lease.base().map(|base| base.snapshot.time()),
     };
     let session = Arc::new(Mutex::new(Session::new(about)));
+    let keeper: Arc<dyn Keeper> = session.clone();
+    store.add_keeper(&keeper);
     let ending = Ending::default();
     let known =
         KnownChunks::new(store.clone(), lease.clone(), task.clone(), compute.clone(), ending.clone(), session.clone());
@@ -124,6 +127,13 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     }
     drop(counted);
     drop(guard);
+}
+
+/// Garbage collection asks a session about what it is about to remove.
+impl Keeper for Mutex<Session> {
+    fn keeps(&self, digest: &Digest) -> bool {
+        self.lock().knows(digest)
+    }
 }
 
 impl Handler for Driver {

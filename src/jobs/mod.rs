@@ -1,1 +1,3 @@
 //! Long work on a datastore: decided by pure rules, done in steps, told in a task log.
+
+pub mod gc;

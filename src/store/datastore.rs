@@ -13,6 +13,7 @@ use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
 use super::config::DatastoreConfig;
 use super::create;
+use super::custody::Custody;
 use super::durable::Durable;
 use super::explain::{failed, no_entry};
 use super::file_reader::{FileReader, OpenFile};
@@ -73,6 +74,7 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) durable: Durable,
     pub(super) process_lock: Arc<ProcessLock>,
+    pub(super) custody: Arc<Custody>,
     pub(super) manifest_locks: ManifestLocks,
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
@@ -108,10 +110,11 @@ impl Inner {
         let durable = Durable::new(config.sync_level, owner, temps);
         let name = config.name.as_str();
         let listing_places = listing::places(&engine);
+        let process_lock = process_lock::open(disk, &layout.lock_file()).map_err(opening)?;
+        let custody = Arc::clone(&process_lock.custody);
         Ok(Self {
-            process_lock: process_lock::open(disk, &layout.lock_file()).map_err(opening)?,
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
-            chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone())),
+            chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone(), Arc::clone(&custody))),
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
             taken: Arc::default(),
@@ -125,6 +128,8 @@ impl Inner {
             manifests: ManifestCache::default(),
             listing_places,
             tree_is_remote,
+            process_lock,
+            custody,
             network_fs,
             chunks_elsewhere,
             metrics: StoreMetrics::default(),

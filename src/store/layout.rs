@@ -21,6 +21,9 @@ pub const CHUNKS_DIR: &str = ".chunks";
 /// Name of the file that carries the process lock.
 pub const LOCK_FILE: &str = ".lock";
 
+/// Name of the file with the status of the last garbage collection.
+pub const GC_STATUS_FILE: &str = ".gc-status";
+
 /// Name of the file in a group that says who owns it.
 pub const OWNER_FILE: &str = "owner";
 

@@ -10,6 +10,7 @@
 //! | how a file appears | `durable`, `temps` |
 //! | who waits for whom | `lock`, `claims` |
 //! | what becomes of an uploaded chunk | [`collision`], `chunk_store` |
+//! | what keeps a chunk from being removed | `custody`, `live_set`, [`Collection`] |
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
 //! | how many groups are listed | `listing`, `manifest_cache` |
@@ -22,9 +23,11 @@ mod census;
 mod check;
 mod chunk_store;
 mod claims;
+mod collection;
 pub mod collision;
 mod config;
 mod create;
+mod custody;
 mod datastore;
 mod durable;
 mod explain;
@@ -35,6 +38,7 @@ mod index_write;
 pub mod layout;
 mod lease;
 mod listing;
+mod live_set;
 mod lock;
 mod manifest_cache;
 mod manifest_lock;
@@ -54,7 +58,9 @@ pub use backup::{BackupLease, Base};
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
-pub use config::{CheckSwitches, DatastoreConfig, SyncLevel};
+pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
+pub use config::{CheckSwitches, DatastoreConfig, GcConfig, GcMethod, SyncLevel};
+pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
@@ -82,6 +88,6 @@ mod golden_tests;
 #[cfg(test)]
 mod listing_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tree_tests;

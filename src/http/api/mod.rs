@@ -5,6 +5,7 @@ mod access_acl;
 mod access_tokens;
 mod access_users;
 mod datastore;
+mod gc;
 mod groups;
 mod namespace;
 mod node;
@@ -33,6 +34,7 @@ pub fn router() -> Router {
         access_tokens::ROUTES,
         access_users::ROUTES,
         datastore::ROUTES,
+        gc::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,
