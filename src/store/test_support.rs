@@ -166,6 +166,13 @@ impl Fault for Countdown {
     }
 }
 
+/// Waits until nobody in this process has the datastore at `base` open, as after the end of a process.
+pub(crate) async fn closed(base: &Path) {
+    while super::process_lock::is_open(base) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// Every path below `dir`, relative to it.
 pub(crate) fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -16,5 +16,8 @@ mod report;
 mod run;
 mod sweep;
 
+#[cfg(test)]
+mod tests;
+
 pub use report::{GcStatus, Marked, Swept};
 pub use run::{GcReport, WORKER_TYPE, begin, run, start};

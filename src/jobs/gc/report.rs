@@ -122,7 +122,7 @@ impl Swept {
             let sampled = u128::from(self.sampled_chunks.max(1));
             (u128::from(self.sampled_bytes) * u128::from(chunks) + sampled / 2) / sampled
         };
-        self.sampled_bytes + u64::try_from(mean(self.unasked_chunks)).unwrap_or(u64::MAX)
+        self.sampled_bytes.saturating_add(u64::try_from(mean(self.unasked_chunks)).unwrap_or(u64::MAX))
     }
 
     /// The status of a run.
@@ -131,7 +131,7 @@ impl Swept {
             upid: Some(upid),
             index_file_count: marked.files,
             index_data_bytes: marked.bytes,
-            disk_bytes: self.live_bytes() + self.used_bytes,
+            disk_bytes: self.live_bytes().saturating_add(self.used_bytes),
             disk_chunks: self.unasked_chunks + self.sampled_chunks + self.used_chunks,
             removed_bytes: self.removed_bytes,
             removed_chunks: self.removed_chunks,

@@ -81,11 +81,14 @@ pub async fn run(
                 task.log("received abort request ...");
                 collection.stop();
                 // What has begun to remove ends first; only then may anybody else come in.
-                work.await.and(Err(Error::closed("task aborted")))
+                work.await
             }
             () = closing => {
                 collection.stop();
-                work.await.and(Err(Error::closed("the server is shutting down")))
+                work.await.map_err(|e| match e.kind() {
+                    Kind::Closed => Error::closed("the server is shutting down"),
+                    _ => e,
+                })
             }
         }
     };
@@ -123,6 +126,7 @@ async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Res
         // Digests are spread evenly, so the next pass will hold about as many directories.
         (next, width) = (range.end, range.end - range.start);
     }
+    collection.confirm().await?;
     let status = swept.status(&marked, task.upid().to_string());
     status.lines().into_iter().chain(estimate(&swept)).for_each(|line| task.log(line));
     task.log(effort(&marked, &swept));

@@ -180,6 +180,7 @@ impl Pass {
 }
 
 fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
+    shared.run.confirm_place(disk)?;
     let chunks = shared.run.store.layout.chunks();
     let entries = disk.read_dir(&chunks).map_err(|e| failed("unable to list", &chunks, e))?;
     let prefix = |name: &str| {

@@ -158,6 +158,14 @@ impl Collection {
         Ok(pass)
     }
 
+    /// The end of a complete run: an error if the datastore is not where it was, so that the run was about something else, or if somebody has
+    /// asked to stop.
+    pub async fn confirm(&self) -> Result<()> {
+        self.run.go_on()?;
+        let run = Arc::clone(&self.run);
+        self.run.engine().run(move |disk| run.confirm_place(disk)).await?
+    }
+
     /// Stores the status of a complete run.
     pub async fn write_status(&self, status: Vec<u8>) -> Result<()> {
         let run = Arc::clone(&self.run);
