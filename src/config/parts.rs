@@ -50,8 +50,8 @@ impl DatastoreSection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::GcConfig;
     use crate::config::{Config, first_file};
+    use crate::store::GcConfig;
     use std::path::Path;
 
     #[test]
@@ -79,7 +79,10 @@ mod tests {
         }
         for method in [GcMethod::Memory, GcMethod::AccessTime] {
             let word = serde_json::to_string(&method).unwrap();
-            assert_eq!(read(&format!("gc-method = {word}\ngc-memory-mib = 7")).0.gc, GcConfig { method, memory_max: 7 << 20 });
+            assert_eq!(
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7")).0.gc,
+                GcConfig { method, memory_max: 7 << 20 }
+            );
         }
         let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");
         assert_eq!(store.checks, CheckSwitches { append: false, finish: true, preflight: false });

@@ -94,7 +94,7 @@ pub(crate) fn manifest(snapshot: &Snapshot, csum: Digest, size: u64) -> Vec<u8> 
 }
 
 /// What a backup finishes under.
-pub(super) async fn stay(store: &Datastore) -> Stay {
+pub(crate) async fn stay(store: &Datastore) -> Stay {
     store.watch_taken().stay().await
 }
 

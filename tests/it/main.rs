@@ -10,6 +10,7 @@ mod damaged;
 mod engines;
 mod faults;
 mod first_backup;
+mod gc;
 mod matrix;
 mod metrics;
 mod replay;

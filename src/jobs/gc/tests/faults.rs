@@ -37,7 +37,7 @@ async fn run_with_fault_at(at: u64, errno: i32, for_good: bool) -> Outcome {
     // The next start, on a disk that is well.
     let machine = Machine::new();
     let Scene { dir, base, store, clock, tasks: _ } = scene;
-    let config = store.config().clone();
+    let config = (*store.config()).clone();
     drop(store);
     closed(&base).await;
     let store = Datastore::open(config, machine.engine.clone(), clock.clone()).await.unwrap();

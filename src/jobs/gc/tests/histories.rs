@@ -144,7 +144,7 @@ impl Model {
                 }
                 let Session { lease, known, snapshot, closed, .. } = self.sessions.remove(group).unwrap();
                 let chunks = closed.unwrap();
-                finish(&lease, &chunks).await.unwrap();
+                finish(&scene.store, &lease, &chunks).await.unwrap();
                 drop(known);
                 self.snapshots.insert((*group, snapshot.time().0), (snapshot, chunks.into_iter().collect()));
             }

@@ -16,7 +16,7 @@ use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Disk, Engine, EngineConfig, Fault};
 use crate::error::Result;
 use crate::format::blob::{self, Compression};
-use crate::store::test_support::{T0, auth, fixed_csum, make_base, manifest, name, root};
+use crate::store::test_support::{T0, auth, fixed_csum, make_base, manifest, name, root, stay};
 use crate::store::{BackupLease, Datastore, DatastoreConfig, FixedWriter, Inserted, Keeper, SyncLevel};
 use crate::sync::Mutex;
 use crate::task::{Registry, Task};
@@ -132,7 +132,7 @@ impl Scene {
         let lease = self.begin(snapshot).await;
         let writer = write(&lease, chunks).await.unwrap();
         close(&writer, chunks).await.unwrap();
-        finish(&lease, chunks).await.unwrap();
+        finish(&self.store, &lease, chunks).await.unwrap();
     }
 
     async fn begin(&self, snapshot: &Snapshot) -> BackupLease {
@@ -179,9 +179,9 @@ async fn close(writer: &FixedWriter, chunks: &[u8]) -> Result<()> {
     writer.close(fixed_csum(&digests(chunks))).await.map(drop)
 }
 
-async fn finish(lease: &BackupLease, chunks: &[u8]) -> Result<()> {
+async fn finish(store: &Datastore, lease: &BackupLease, chunks: &[u8]) -> Result<()> {
     let size = (chunks.len() as u64) << 22;
-    lease.finish(manifest(lease.snapshot(), fixed_csum(&digests(chunks)), size)).await
+    lease.finish(manifest(lease.snapshot(), fixed_csum(&digests(chunks)), size), stay(store).await).await
 }
 
 /// What a session knows.

@@ -167,7 +167,7 @@ async fn a_backup_that_finishes_behind_the_listing_keeps_what_it_took_over() {
     let collecting = race.collecting();
     held.reached().await;
     close(&writer, &[2]).await.unwrap();
-    finish(&lease, &[2]).await.unwrap();
+    finish(&scene.store, &lease, &[2]).await.unwrap();
     scene.store.remove_snapshot(&root(), &snapshot(0)).await.unwrap();
     held.open();
     let status = collecting.await.unwrap().status;
@@ -235,7 +235,7 @@ async fn a_collection_waits_until_sessions_know_what_was_sent() {
 async fn a_datastore_that_is_opened_twice_is_one() {
     let race = Race::new().await;
     let scene = &race.scene;
-    let again = Datastore::open(scene.store.config().clone(), scene.store.engine().clone(), scene.clock.clone());
+    let again = Datastore::open((*scene.store.config()).clone(), scene.store.engine().clone(), scene.clock.clone());
     let again = again.await.unwrap();
     let known = Known::of(&again);
     known.add(9);
