@@ -431,6 +431,12 @@ impl DiskFile {
         Ok(bytes)
     }
 
+    /// Asks the kernel to forget what it has cached of the file, so that the next reading comes from the disk. A wish: what it cannot
+    /// forget it keeps.
+    pub fn forget_cached(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     /// Up to `buf.len()` bytes at `offset`; 0 at the end of the file.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.begin.op("pread", None)?;

@@ -1,3 +1,4 @@
 //! Long work on a datastore: decided by pure rules, done in steps, told in a task log.
 
 pub mod gc;
+pub mod verify;

@@ -54,9 +54,9 @@ fn check_length(encoded: &[u8], size: ChunkSize) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct ChunkStore {
     store: String,
-    layout: Layout,
-    durable: Durable,
-    custody: Arc<Custody>,
+    pub(super) layout: Layout,
+    pub(super) durable: Durable,
+    pub(super) custody: Arc<Custody>,
     pub(super) suspects: Suspects,
     prefix_made: AtomicBool,
 }

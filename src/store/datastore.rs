@@ -29,6 +29,7 @@ use super::presence::CheckReport;
 use super::process_lock::{self, Exclusion, ProcessLock};
 use super::reader::ReaderLease;
 use super::removal;
+use super::set_aside::{self, Doubt, Stored};
 use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, ManifestSummary, SnapshotDir};
 use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
 use super::taken::{Board, TakenWatch, Taking};
@@ -454,6 +455,37 @@ impl Datastore {
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.
     pub fn mark_suspect(&self, digests: &[Digest]) {
         self.inner.chunks.suspects.mark(digests.iter().copied());
+    }
+
+    /// What lies at the place of a chunk. An error is the machine's: then nothing is known.
+    pub async fn load_chunk(&self, digest: &Digest) -> Result<Stored> {
+        self.inner.chunks.load(&self.inner.engine, digest).await
+    }
+
+    /// Reads a chunk again that was found to be bad, from the disk itself if that can be had. If `judge` says the same of it, it becomes
+    /// suspect and is renamed to `DIGEST.N.bad` (spec 01 §6.4). Uploads of the digest wait meanwhile, and running backups are told.
+    pub async fn settle_doubt<G: Send + 'static, F: Send + 'static>(
+        &self,
+        digest: Digest,
+        judge: impl FnOnce(Stored) -> Result<G, F> + Send + 'static,
+    ) -> Result<Doubt<G, F>> {
+        let taking = self.taking(vec![digest]).await;
+        let doubt = self.inner.chunks.settle(&self.inner.engine, digest, taking, judge).await?;
+        if matches!(doubt, Doubt::Absent(_)) {
+            self.confirm_place().await?;
+        }
+        Ok(doubt)
+    }
+
+    /// The chunks of one prefix directory with their inode numbers, without a look at any inode.
+    pub async fn chunk_inodes(&self, prefix: u16) -> Result<Vec<(Digest, u64)>> {
+        let dir = self.inner.layout.chunk_dir(prefix);
+        self.inner.run(move |disk, _| set_aside::chunk_inodes(disk, &dir)).await
+    }
+
+    /// An error if the datastore's path leads somewhere else than when it was opened: then nothing that is missing is missing.
+    pub async fn confirm_place(&self) -> Result<()> {
+        self.inner.checker.confirm_place(&self.inner.engine).await
     }
 
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of

@@ -138,6 +138,11 @@ pub fn chunk_of_name(name: &str) -> Option<Digest> {
     name.parse().ok()
 }
 
+/// The name of the bad version `n` of a chunk (spec 01 §6.4).
+pub fn bad_chunk_name(digest: &Digest, n: u8) -> String {
+    format!("{digest}.{n}.bad")
+}
+
 /// Whether a file name belongs to the file list of a snapshot: `^.*\.([fd]idx|blob)$` (spec 01 §1.1).
 pub fn is_snapshot_file(name: &str) -> bool {
     [".fidx", ".didx", ".blob"].iter().any(|ext| name.ends_with(ext))

@@ -15,6 +15,7 @@
 //! | the life of a backup | `backup` |
 //! | how many groups are listed | `listing`, `manifest_cache` |
 //! | what a maintenance mode refuses | `operations` |
+//! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
 
 mod backup;
@@ -48,6 +49,7 @@ pub mod presence;
 mod process_lock;
 mod reader;
 mod removal;
+mod set_aside;
 mod snapshot;
 mod suspects;
 mod taken;
@@ -73,6 +75,7 @@ pub use operations::{
 pub use presence::{CheckReport, MissingReason};
 pub use process_lock::Exclusion;
 pub use reader::ReaderLease;
+pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
 pub use suspects::SUSPECTS_MAX;
 pub use taken::{Stay, Taken, TakenWatch, Taking};
