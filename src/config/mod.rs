@@ -93,6 +93,8 @@ pub struct DatastoreSection {
     pub sync_level: String,
     /// Known-chunk checks: append, finish, preflight.
     pub checks: (bool, bool, bool),
+    /// Whether each new backup is verified.
+    pub verify_new: bool,
     /// `auto`, `uring`, `threads` or `sync`.
     pub engine: String,
     /// Presence checks in flight.
@@ -166,6 +168,7 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
             section.boolean("checks.finish"),
             section.boolean("checks.preflight"),
         ),
+        verify_new: section.boolean("verify-new"),
         engine: text("engine"),
         workers: section.integer("workers"),
         io_threads: section.integer("io-threads"),

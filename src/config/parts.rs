@@ -16,6 +16,7 @@ impl DatastoreSection {
         };
         let (append, finish, preflight) = self.checks;
         store.checks = CheckSwitches { append, finish, preflight };
+        store.verify_new = self.verify_new;
         store.owner = self.owner;
         store.lock_dir.clone_from(&self.manifest_lock_dir);
         store.gc.method = match self.gc_method.as_str() {

@@ -179,6 +179,12 @@ const DATASTORE: Section = Section {
             "Check the chunks of the previous backup while a client still reads its index, so that this very backup can heal a hole.",
         ),
         key(
+            "verify-new",
+            Kind::Boolean,
+            "false",
+            "Verify each backup when it has finished: a task of its own reads all that it names.",
+        ),
+        key(
             "engine",
             Kind::Words(&["auto", "uring", "threads", "sync"]),
             "\"auto\"",

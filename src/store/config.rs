@@ -78,6 +78,8 @@ pub struct DatastoreConfig {
     pub sync_level: SyncLevel,
     /// Which known-chunk checks are made; the session asks.
     pub checks: CheckSwitches,
+    /// Whether each new backup is verified; the session asks.
+    pub verify_new: bool,
     /// Owner and group of new objects when we run as root; `None` takes those of the base directory.
     pub owner: Option<(u32, u32)>,
     /// Where manifest locks lie if a server of the original kind works on the same directory at the same time:
@@ -98,6 +100,7 @@ impl DatastoreConfig {
             comment: None,
             sync_level: SyncLevel::default(),
             checks: CheckSwitches::default(),
+            verify_new: false,
             owner: None,
             lock_dir: None,
             maintenance: None,

@@ -13,6 +13,7 @@ mod sessions;
 mod snapshots;
 mod tasks;
 mod upload_log;
+mod verify;
 
 use serde::Serialize;
 
@@ -39,6 +40,7 @@ pub fn router() -> Router {
         snapshots::ROUTES,
         namespace::ROUTES,
         upload_log::ROUTES,
+        verify::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
     ];

@@ -196,7 +196,7 @@ impl<'a> Bench<'a> {
     fn take(&mut self, claim: &Claim, outcome: Outcome, tally: &Tally) {
         let (task, digest) = (self.task, &claim.digest);
         tally.add(&tally.done, 1);
-        let mut load = |judged: &Judged| {
+        let load = |judged: &Judged| {
             if judged.loaded_bytes > 0 {
                 tally.add(&tally.loaded_bytes, judged.loaded_bytes);
                 tally.add(&tally.plain_bytes, u64::from(claim.size_bytes));

@@ -15,5 +15,8 @@ mod seen;
 mod snapshot;
 mod verdict;
 
-pub use run::{JOB_WORKER_TYPE, Permit, Verification, everybody};
+#[cfg(test)]
+mod tests;
+
+pub use run::{JOB_WORKER_TYPE, Permit, Started, Verification, everybody};
 pub use scope::{Filter, Scope};

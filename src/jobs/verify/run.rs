@@ -1,16 +1,19 @@
 //! A verification as a task: walks its scope, tells how far it is, and ends with what failed.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+
+use tokio::task::JoinHandle;
 
 use super::chunks::Bench;
 use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
-use crate::store::{Datastore, GroupFilter, GroupInfo};
-use crate::task::Task;
-use crate::types::{AuthId, Group, Namespace, Snapshot};
+use crate::store::{Datastore, GroupFilter, GroupInfo, Operation};
+use crate::task::{Registry, Task};
+use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
 
 /// Worker type of a scheduled verification; its id is `STORE:JOB`.
 pub const JOB_WORKER_TYPE: &str = "verificationjob";
@@ -67,7 +70,51 @@ impl Failures {
     }
 }
 
+/// A verification that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The name of its task.
+    pub upid: Upid,
+    /// How it ends, once the task's result is in its log.
+    pub outcome: JoinHandle<Result<(), String>>,
+}
+
 impl Verification {
+    /// A job of the configuration as it was when it became due; its task is of type [`JOB_WORKER_TYPE`] and has the id `STORE:JOB`. Jobs run
+    /// as the superuser.
+    pub fn job(store: Datastore, compute: ComputePool, scope: Scope, filter: Filter) -> Self {
+        Self { store, compute, scope, filter, permit: everybody() }
+    }
+
+    /// Starts it as a task of `auth`. It stops when somebody aborts the task, and when `closing` resolves: the daemon ends. `guard` is let go
+    /// when the task has ended.
+    pub async fn start(
+        self,
+        tasks: &Registry,
+        (worker_type, worker_id): (&str, String),
+        auth: &AuthId,
+        closing: impl Future<Output = ()> + Send + 'static,
+        guard: impl Send + 'static,
+    ) -> Result<Started> {
+        let operation = self.store.begin_operation(Operation::Read)?;
+        let task = tasks.start(worker_type, Some(worker_id), auth).await?;
+        let upid = task.upid().clone();
+        let outcome = tokio::spawn(async move {
+            let result = tokio::select! {
+                biased;
+                () = closing => {
+                    task.log("the server is shutting down");
+                    Err("task aborted".to_owned())
+                }
+                result = self.run(&task) => result,
+            };
+            task.end(result.clone()).await;
+            drop((operation, guard));
+            result
+        });
+        Ok(Started { upid, outcome })
+    }
+
     /// Worker type and id of its task when somebody asks for it (spec 05 §6, §10).
     pub fn worker(&self) -> (&'static str, String) {
         let store = self.store.name();
@@ -82,6 +129,11 @@ impl Verification {
     /// Worker type and id of the task that verifies a new backup (option `verify-new`, spec 07 §3.3).
     pub fn worker_of_new(store: &Datastore, ns: &Namespace, snapshot: &Snapshot) -> (&'static str, String) {
         ("verify", format!("{}:{}/{:08X}", store.name(), path_of(ns, snapshot.group()), snapshot.time().0))
+    }
+
+    /// Worker type and id of the task of a configured job.
+    pub fn worker_of_job(store: &Datastore, job: &str) -> (&'static str, String) {
+        (JOB_WORKER_TYPE, format!("{}:{job}", store.name()))
     }
 
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.

@@ -6,7 +6,8 @@ use super::verdict::speaks_of_data;
 use crate::error::{Error, Kind, Result};
 use crate::format::blob::{self, BLOB_ENCODED_BYTES_MAX};
 use crate::format::manifest::{CryptMode, Manifest, ManifestFile, VerifyOutcome, VerifyState};
-use crate::store::ReaderLease;
+use crate::store::layout::Layout;
+use crate::store::{Operation, ReaderLease};
 use crate::types::{ArchiveKind, Digest, Namespace, Snapshot};
 
 /// Longest plaintext of a blob: what encoders take (spec 02 §1).
@@ -42,6 +43,8 @@ impl Bench<'_> {
         filter: &Filter,
     ) -> Result<Outcome> {
         let (store, task, shown) = (self.store, self.task, self.shown(ns, snapshot));
+        // A datastore that went into maintenance has no snapshots to skip.
+        let _reading = store.begin_operation(Operation::Read)?;
         let lease = match store.begin_reader(ns, snapshot).await {
             Ok(lease) => lease,
             // In use, or gone.
@@ -122,9 +125,10 @@ impl Bench<'_> {
     async fn verify_blob(&self, lease: &ReaderLease, file: &ManifestFile) -> Result<(), Fault> {
         let encoded = lease.open_blob(&file.filename).await?.read_all(BLOB_ENCODED_BYTES_MAX).await?;
         let ManifestFile { crypt_mode, size, csum, .. } = *file;
-        let name = file.filename.clone();
+        let path = Layout::new(self.store.base_path()).snapshot(lease.namespace(), lease.snapshot());
+        let path = path.join(file.filename.as_str());
         let check = move || -> Result<()> {
-            let loading = |e: Error| e.context(format!("unable to load blob '{name}'"));
+            let loading = |e: Error| e.context(format!("unable to load blob '{path:?}'"));
             blob::check_crc(&encoded).map_err(loading)?;
             check_size(size, encoded.len() as u64)?;
             check_csum(&csum, &Digest::of(&encoded))?;
