@@ -20,3 +20,4 @@ mod tasks;
 mod tidy;
 mod tools;
 mod unit;
+mod verify;

@@ -55,7 +55,9 @@ impl Watcher {
 
 impl Fault for Watcher {
     fn before(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
-        let Some(name) = path.filter(|_| op == "open").and_then(|path| path.file_name()?.to_str()) else { return Ok(()) };
+        let Some(name) = path.filter(|_| op == "open").and_then(|path| path.file_name()?.to_str()) else {
+            return Ok(());
+        };
         *self.opened.lock().entry(name.to_owned()).or_default() += 1;
         while self.hold.load(Ordering::SeqCst) && name.len() == 64 {
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -91,12 +93,9 @@ impl World {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let watcher = Arc::new(Watcher::default());
-        let engine =
-            Engine::start_on("test", &EngineConfig::default(), Disk::with_fault(watcher.clone())).unwrap();
-        let config = DatastoreConfig {
-            sync_level: SyncLevel::None,
-            ..DatastoreConfig::new("store1".parse().unwrap(), base)
-        };
+        let engine = Engine::start_on("test", &EngineConfig::default(), Disk::with_fault(watcher.clone())).unwrap();
+        let config =
+            DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new("store1".parse().unwrap(), base) };
         let clock = Clock::manual(EpochSecs(T0));
         let store = Datastore::open(config, engine, clock.clone()).await.unwrap();
         let tasks = Registry::open(&dir.path().join("tasks"), clock).unwrap();
@@ -115,7 +114,13 @@ impl World {
     }
 
     /// A finished snapshot whose archive consists of `seeds`; `listed` may tell lies about it.
-    async fn backup_with(&self, group: &str, hours: i64, seeds: &[u64], listed: impl Fn(&mut ManifestFile)) -> Snapshot {
+    async fn backup_with(
+        &self,
+        group: &str,
+        hours: i64,
+        seeds: &[u64],
+        listed: impl Fn(&mut ManifestFile),
+    ) -> Snapshot {
         let snapshot = Snapshot::new(group.parse().unwrap(), EpochSecs(T0 + 3600 * hours)).unwrap();
         let lease = self.store.begin_backup(&Namespace::root(), &snapshot, &auth(), false).await.unwrap();
         let writer = lease.create_dynamic(&ARCHIVE.parse().unwrap()).await.unwrap();
@@ -325,7 +330,8 @@ async fn a_chunk_that_an_index_misdescribes_stays_where_it_is() {
         .await;
     let (result, log) = world.verify(Filter::default()).await;
     assert_eq!(result, Err(FAILED.to_owned()));
-    let mismatches = log.iter().filter(|l| l.starts_with("chunk CryptMode None does not match index CryptMode Encrypt"));
+    let mismatches =
+        log.iter().filter(|l| l.starts_with("chunk CryptMode None does not match index CryptMode Encrypt"));
     assert_eq!(mismatches.count(), 2, "{log:#?}");
     assert_eq!(world.state(&good).await, Some(VerifyOutcome::Ok));
     assert_eq!(world.state(&lies).await, Some(VerifyOutcome::Failed));
@@ -383,10 +389,11 @@ async fn what_is_in_use_or_gone_is_skipped_and_what_a_check_has_marked_is_not() 
     assert_eq!(result, Ok(()), "{log:#?}");
     assert!(log.iter().any(|line| line.starts_with(&format!("SKIPPED: verify store1:{next}"))), "{log:#?}");
     running.abandon().await.unwrap();
-    let mark = |worker: &str| {
+    let mark = async |worker: &str| {
         let upid = format!("UPID:pbs1:00001A2B:0012C3D4:00000005:66607C8A:{worker}:store1:root@pam:");
         let state = VerifyState { state: VerifyOutcome::Failed, upid };
-        world.store.update_manifest(&Namespace::root(), &snapshot, move |manifest| manifest.set_verify_state(state))
+        let edit = move |manifest: &mut Manifest| manifest.set_verify_state(state);
+        world.store.update_manifest(&Namespace::root(), &snapshot, edit).await
     };
     mark("verify").await.unwrap();
     assert_eq!(world.verify(Filter::default()).await.0, Ok(()));
