@@ -221,8 +221,7 @@ async fn start(daemon: &Daemon, body: Value) -> String {
         .map(|(name, value)| format!("{name}={}", value.as_str().map_or(value.to_string(), str::to_owned)))
         .collect();
     let reply = rest(daemon, "POST", &format!("{target}?{}", query.join("&")), b"").await;
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply.json()["data"].as_str().expect("a UPID").to_owned()
+    reply.data().as_str().expect("a UPID").to_owned()
 }
 
 /// Verifies and returns the result of the task and its log.
@@ -235,8 +234,8 @@ async fn verified(daemon: &Daemon, body: Value) -> (String, Vec<String>) {
 
 /// Time and state of each snapshot of `host/m`, newest first.
 async fn states(daemon: &Daemon) -> Vec<(i64, Value)> {
-    let listed = rest(daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/snapshots"), b"").await.json();
-    let mut states: Vec<(i64, Value)> = listed["data"]
+    let listed = rest(daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/snapshots"), b"").await.data();
+    let mut states: Vec<(i64, Value)> = listed
         .as_array()
         .expect("snapshots")
         .iter()

@@ -11,7 +11,7 @@ use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
-use crate::store::{Datastore, GroupFilter, GroupInfo, Operation};
+use crate::store::{Datastore, GroupInfo, Operation};
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
 
@@ -171,9 +171,8 @@ impl Verification {
             Scope::Group(ns, group) => {
                 // No group of that name is an error, one without snapshots is not.
                 self.store.owner(ns, group).await?;
-                let filter = GroupFilter { ty: Some(group.ty()), id: Some(group.id().to_owned()) };
-                let found = self.store.snapshots(ns, filter).await?;
-                let snapshots = found.into_iter().map(|info| info.snapshot).collect();
+                let found = self.store.groups(ns).await?.into_iter().find(|info| info.group == *group);
+                let snapshots = found.into_iter().flat_map(snapshots_of).collect();
                 self.walk_group(bench, ns, group, snapshots, "", failures).await
             }
             Scope::Snapshot(ns, snapshot) => {
@@ -224,8 +223,7 @@ impl Verification {
             .filter(|info| !is_benchmark(&info.group) && (self.permit)(ns, &info.owner) && !info.snapshots.is_empty())
             .collect();
         groups.sort_by(|a, b| group_order(&a.group, &b.group));
-        let snapshots = |info: GroupInfo| info.snapshots.into_iter().map(|files| files.snapshot).collect();
-        groups.into_iter().map(|info| (ns.clone(), info.group.clone(), snapshots(info))).collect()
+        groups.into_iter().map(|info| (ns.clone(), info.group.clone(), snapshots_of(info).collect())).collect()
     }
 
     /// `snapshots` is sorted, oldest first; the newest is verified first.
@@ -254,6 +252,10 @@ impl Verification {
         }
         Ok(())
     }
+}
+
+fn snapshots_of(info: GroupInfo) -> impl Iterator<Item = Snapshot> {
+    info.snapshots.into_iter().map(|files| files.snapshot)
 }
 
 /// The recorded ids have a `/` before the type even in the root.
