@@ -337,7 +337,7 @@ impl Datastore {
     }
 
     /// That the datastore is at its place: one whose disk is unmounted has no groups to show, and that is no answer.
-    pub(super) async fn confirm_place(&self) -> Result<()> {
+    pub async fn confirm_place(&self) -> Result<()> {
         self.inner.checker.confirm_place(&self.inner.engine).await
     }
 
@@ -481,11 +481,6 @@ impl Datastore {
     pub async fn chunk_inodes(&self, prefix: u16) -> Result<Vec<(Digest, u64)>> {
         let dir = self.inner.layout.chunk_dir(prefix);
         self.inner.run(move |disk, _| set_aside::chunk_inodes(disk, &dir)).await
-    }
-
-    /// An error if the datastore's path leads somewhere else than when it was opened: then nothing that is missing is missing.
-    pub async fn confirm_place(&self) -> Result<()> {
-        self.inner.checker.confirm_place(&self.inner.engine).await
     }
 
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of

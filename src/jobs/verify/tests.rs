@@ -406,6 +406,43 @@ async fn what_is_in_use_or_gone_is_skipped_and_what_a_check_has_marked_is_not() 
     assert_eq!(world.state(&snapshot).await, Some(VerifyOutcome::Ok), "healed meanwhile, and now it says so");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_the_asker_may_not_verify_are_left_out_and_benchmarks_always() {
+    let world = World::new().await;
+    let ns = world.store.create_namespace(&Namespace::root(), "a").await.unwrap();
+    let snapshot = world.backup("vm/9", 0, &[1]).await;
+    world.backup("vm/10", 0, &[1]).await;
+    world.backup("host/benchmark", 0, &[1]).await;
+    let seen = async |permit: Permit, from: &Namespace| {
+        let scope = Scope::Namespace { ns: from.clone(), max_depth: None };
+        let task = world.task().await;
+        let upid = task.upid().clone();
+        let job = Verification { permit, ..world.verification(scope, Filter::NONE) };
+        job.run(&task).await.unwrap();
+        task.end(Ok(())).await;
+        let log = world.log(&upid);
+        let groups = log.iter().filter_map(|line| line.strip_prefix("verify group store1:")?.split(' ').next());
+        groups.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(everybody(), &Namespace::root()).await, ["vm/9", "vm/10"]);
+    let owner = auth();
+    let own: Permit = Arc::new(move |ns, of| ns.is_root() && *of == owner);
+    assert_eq!(seen(own, &Namespace::root()).await, ["vm/9", "vm/10"]);
+    let nobody: Permit = Arc::new(|_, _| false);
+    assert_eq!(seen(nobody, &Namespace::root()).await, [""; 0]);
+    assert_eq!(seen(everybody(), &ns).await, [""; 0]);
+    // A group that is not there is told, and so is a snapshot.
+    for (scope, ends) in [
+        (Scope::Group(Namespace::root(), "vm/11".parse().unwrap()), "ENOENT: No such file or directory"),
+        (Scope::Group(ns.clone(), snapshot.group().clone()), "ENOENT: No such file or directory"),
+    ] {
+        let task = world.task().await;
+        let result = world.verification(scope, Filter::NONE).run(&task).await;
+        assert_eq!(result, Err(ends.to_owned()));
+        task.end(result).await;
+    }
+}
+
 #[tokio::test]
 async fn tasks_are_called_as_recorded() {
     let world = World::new().await;
