@@ -7,6 +7,7 @@
 //! | claims | an insert that says "is there already" and the removal of that chunk, at a time |
 //! | watch | a chunk put into the store, or an index that gets its name, after the collection has looked there |
 //! | changes | one of these that began just before the watch and is not over |
+//! | taken | a chunk that a verification renames behind the last look of a backup that then finishes; see `taken` |
 //! | keepers | a chunk that a running session sent, and that no index with a name names yet |
 //!
 //! The whole argument is in `docs/garbage-collection.md`.
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use super::claims::Claims;
 use super::live_set::{LiveSet, Mark};
+use super::taken::Board;
 use crate::sync::Mutex;
 use crate::types::Digest;
 
@@ -31,6 +33,7 @@ pub trait Keeper: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Custody {
     pub(super) claims: Claims<Digest>,
+    pub(super) taken: Arc<Board>,
     watch: Mutex<Option<Arc<Mutex<LiveSet>>>>,
     /// The last one is the present; those before it are kept until their changes are over. A change listens to its epoch, so an epoch is over
     /// when nobody listens.
@@ -49,6 +52,7 @@ impl Default for Custody {
     fn default() -> Self {
         Self {
             claims: Claims::default(),
+            taken: Arc::default(),
             watch: Mutex::default(),
             epochs: Mutex::new(vec![Arc::new(watch::Sender::new(()))]),
             keepers: Mutex::default(),

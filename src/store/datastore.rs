@@ -32,7 +32,7 @@ use super::removal;
 use super::set_aside::{self, Doubt, Stored};
 use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, ManifestSummary, SnapshotDir};
 use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
-use super::taken::{Board, TakenWatch, Taking};
+use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo, NamespaceRemoval};
 use crate::clock::{Clock, EpochSecs};
@@ -80,7 +80,6 @@ pub(super) struct Inner {
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
     pub(super) operations: Arc<Operations>,
-    pub(super) taken: Arc<Board>,
     /// What listings have read of snapshots.
     pub(super) manifests: ManifestCache,
     /// Pieces of listings that are under way at a time.
@@ -118,7 +117,6 @@ impl Inner {
             chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone(), Arc::clone(&custody))),
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
-            taken: Arc::default(),
             name: config.name.clone(),
             config: Mutex::new(Arc::new(config)),
             directory: (base.dev, base.ino),
@@ -486,12 +484,12 @@ impl Datastore {
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of
     /// its digest within, so that a backup that finishes just then asks for the chunk once more. Waits for manifests that are about to appear.
     pub async fn taking(&self, digests: Vec<Digest>) -> Taking {
-        self.inner.taken.begin(digests).await
+        self.inner.custody.taken.begin(digests).await
     }
 
     /// Remembers what is taken out of the store from now on.
     pub fn watch_taken(&self) -> TakenWatch {
-        self.inner.taken.watch()
+        self.inner.custody.taken.watch()
     }
 
     /// Starts a backup: namespace, group and owner checked, base chosen, directory made, locks taken (spec 03 §2 steps 5, 7–12).
