@@ -5,6 +5,7 @@
 
 mod data_dir;
 mod edit;
+mod jobs;
 mod live;
 mod parts;
 mod raw;
@@ -16,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::types::DatastoreName;
+use crate::types::{DatastoreName, Schedule};
 pub use data_dir::{DataDir, DirLock, FILE_BYTES_MAX, PUBLIC_MODE, SECRET_MODE};
 pub use edit::Draft;
+pub use jobs::{JOB_ID_CHARS, JobSection, KEEP_KEYS, PruneJobSection, VerifyJobSection};
 pub use live::{LiveConfig, Loaded, read_text};
 use raw::{RawConfig, RawSection, Source};
 pub use schema::{Effect, Key, Kind, SECTIONS, Section, first_file, reference};
@@ -31,6 +33,10 @@ pub struct Config {
     pub server: ServerSection,
     /// What it keeps.
     pub datastores: Vec<DatastoreSection>,
+    /// Scheduled prunes.
+    pub prune_jobs: Vec<PruneJobSection>,
+    /// Scheduled verifications.
+    pub verify_jobs: Vec<VerifyJobSection>,
     /// Directory of the task logs.
     pub tasks_dir: PathBuf,
     /// How many ended tasks are kept.
@@ -89,6 +95,8 @@ pub struct DatastoreSection {
     pub path: PathBuf,
     /// A line for listings.
     pub comment: Option<String>,
+    /// When garbage collection runs, as a calendar event.
+    pub gc_schedule: Option<String>,
     /// `none`, `file` or `filesystem`.
     pub sync_level: String,
     /// Known-chunk checks: append, finish, preflight.
@@ -109,6 +117,8 @@ pub struct DatastoreSection {
     pub gc_memory_mib: u64,
     /// Where manifest locks lie.
     pub manifest_lock_dir: Option<PathBuf>,
+    /// The same, taken apart.
+    pub gc_event: Option<Schedule>,
 }
 
 impl Config {
@@ -126,10 +136,14 @@ impl Config {
             datastores.push(store);
         }
         let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
+        let source = raw.source();
+        let prune_jobs = raw.sections("prune-job").iter().map(|section| jobs::prune_job(section, source));
+        let verify_jobs = raw.sections("verify-job").iter().map(|section| jobs::verify_job(section, source));
+        let (prune_jobs, verify_jobs) = (prune_jobs.collect::<Result<_>>()?, verify_jobs.collect::<Result<_>>()?);
         let tasks_keep = raw.section("tasks").integer("keep");
         let server = server(raw.section("server"), raw.source(), data_dir)?;
         let metrics = MetricsSection { access: metrics_access(raw.section("metrics"), raw.source())? };
-        Ok(Self { server, datastores, tasks_dir, tasks_keep, metrics })
+        Ok(Self { server, datastores, prune_jobs, verify_jobs, tasks_dir, tasks_keep, metrics })
     }
 }
 
@@ -154,6 +168,7 @@ fn server(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<S
 fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Result<DatastoreSection> {
     let text = |key: &str| section.text(key).unwrap_or_default().to_owned();
     let name = text("name").parse().map_err(|e: Error| source.error(&section.span("name"), e))?;
+    let (gc_event, gc_schedule) = jobs::schedule(section, "gc-schedule", source)?;
     let owner = section.text("owner").map(|text| {
         let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
         numbers.ok_or_else(|| source.error(&section.span("owner"), format!("{text:.80?} is not UID:GID in numbers")))
@@ -162,6 +177,7 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         name,
         path: path(section, "path", data_dir).unwrap_or_default(),
         comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
+        gc_schedule,
         sync_level: text("sync-level"),
         checks: (
             section.boolean("checks.append"),
@@ -176,6 +192,7 @@ fn datastore(section: &RawSection, source: Source<'_>, data_dir: &Path) -> Resul
         gc_method: text("gc-method"),
         gc_memory_mib: section.integer("gc-memory-mib"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
+        gc_event,
     })
 }
 

@@ -156,6 +156,14 @@ impl RawSection {
         }
     }
 
+    /// A number that may be left out.
+    pub(super) fn integer_opt<T: TryFrom<i64>>(&self, key: &str) -> Option<T> {
+        match self.values.get(key)? {
+            (Scalar::Integer(n), _) => T::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
     /// Where a value stands, to say what is wrong with it.
     pub(super) fn span(&self, key: &str) -> Range<usize> {
         self.values.get(key).map_or(0..0, |(_, span)| span.clone())

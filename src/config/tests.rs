@@ -92,7 +92,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[servr]\n", "ringvault.toml:1:2: unknown section \"servr\": did you mean \"server\"?"),
         (
             "[qqqqqqqqq]\n",
-            "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, tasks, metrics",
+            "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, prune-job, verify-job, tasks, metrics",
         ),
         ("[server]\n  listen = 5", "ringvault.toml:2:12: \"listen\" is an integer, \"ADDRESS:PORT\" is expected"),
         (

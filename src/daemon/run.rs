@@ -14,6 +14,7 @@ use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Result};
 use crate::http::{App, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook};
+use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
 use crate::{systemd, task};
 
@@ -122,6 +123,7 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
+        jobs: JobStates::open(&dir.path().join("jobs"), compute.clone())?,
         compute,
         lifecycle: Lifecycle::new(config.server.sessions_max),
         users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),

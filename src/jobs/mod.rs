@@ -2,3 +2,5 @@
 
 pub mod gc;
 pub mod verify;
+pub mod due;
+pub mod state;
