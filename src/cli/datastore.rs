@@ -117,6 +117,12 @@ struct Settings {
     /// Threads for file work
     #[arg(long, value_name = "COUNT")]
     io_threads: Option<u32>,
+    /// How garbage collection tells what is in use: memory or atime
+    #[arg(long, value_name = "METHOD")]
+    gc_method: Option<String>,
+    /// Memory for the set of chunks in use, in MiB
+    #[arg(long, value_name = "MIB")]
+    gc_memory_mib: Option<u32>,
     /// Owner and group of new files, as UID:GID, when the daemon runs as root
     #[arg(long, value_name = "UID:GID")]
     owner: Option<String>,
@@ -138,6 +144,8 @@ impl Settings {
             .with("engine", self.engine)
             .with("workers", self.workers)
             .with("io-threads", self.io_threads)
+            .with("gc-method", self.gc_method)
+            .with("gc-memory-mib", self.gc_memory_mib)
             .with("owner", self.owner)
             .with("manifest-lock-dir", self.manifest_lock_dir)
     }

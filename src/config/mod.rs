@@ -6,6 +6,7 @@
 mod data_dir;
 mod edit;
 mod import;
+mod jobs;
 mod live;
 mod parts;
 mod raw;
@@ -19,10 +20,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::store::MaintenanceMode;
-use crate::types::DatastoreName;
+use crate::types::{DatastoreName, Schedule};
 pub use data_dir::{DataDir, DirLock, FILE_BYTES_MAX, PUBLIC_MODE, SECRET_MODE};
 pub use edit::Draft;
 pub use import::{IMPORTED_FILES, Import, Note};
+pub use jobs::{JOB_ID_CHARS, JobSection, KEEP_KEYS, PruneJobSection, VerifyJobSection};
 pub use live::{LiveConfig, Loaded, read_text};
 pub use raw::Problem;
 use raw::{RawConfig, RawSection, Source};
@@ -36,6 +38,10 @@ pub struct Config {
     pub server: ServerSection,
     /// What it keeps.
     pub datastores: Vec<DatastoreSection>,
+    /// Scheduled prunes.
+    pub prune_jobs: Vec<PruneJobSection>,
+    /// Scheduled verifications.
+    pub verify_jobs: Vec<VerifyJobSection>,
     /// Directory of the task logs.
     pub tasks_dir: PathBuf,
     /// How many ended tasks are kept.
@@ -98,12 +104,12 @@ pub struct DatastoreSection {
     pub maintenance: Option<MaintenanceMode>,
     /// When garbage collection runs, as a calendar event.
     pub gc_schedule: Option<String>,
-    /// Whether each finished backup is verified.
-    pub verify_new: bool,
     /// `none`, `file` or `filesystem`.
     pub sync_level: String,
     /// Known-chunk checks: append, finish, preflight.
     pub checks: (bool, bool, bool),
+    /// Whether each new backup is verified.
+    pub verify_new: bool,
     /// `auto`, `uring`, `threads` or `sync`.
     pub engine: String,
     /// Presence checks in flight.
@@ -112,8 +118,14 @@ pub struct DatastoreSection {
     pub io_threads: usize,
     /// Owner and group of new objects.
     pub owner: Option<(u32, u32)>,
+    /// `memory` or `atime`.
+    pub gc_method: String,
+    /// Memory for garbage collection.
+    pub gc_memory_mib: u64,
     /// Where manifest locks lie.
     pub manifest_lock_dir: Option<PathBuf>,
+    /// The same, taken apart.
+    pub gc_event: Option<Schedule>,
 }
 
 impl Config {
@@ -166,10 +178,15 @@ fn read(raw: &RawConfig<'_>, data_dir: &Path, problems: &mut Vec<Problem>) -> Op
         datastores.push(store);
     }
     let tasks_dir = path(raw.section("tasks"), "dir", data_dir).unwrap_or_else(|| data_dir.join("tasks"));
+    let whole = |name: &str| raw.sections(name).iter().filter(|section| section.is_whole());
+    let prune_jobs = whole("prune-job").map(|section| jobs::prune_job(section, raw.source()));
+    let prune_jobs = kept(prune_jobs, problems);
+    let verify_jobs = whole("verify-job").map(|section| jobs::verify_job(section, raw.source()));
+    let verify_jobs = kept(verify_jobs, problems);
     let tasks_keep = raw.section("tasks").integer("keep");
     let server = server(raw.section("server"), raw.source(), data_dir, problems)?;
     let metrics = MetricsSection { access: metrics_access(raw.section("metrics"), raw.source(), problems)? };
-    Some(Config { server, datastores, tasks_dir, tasks_keep, metrics })
+    Some(Config { server, datastores, prune_jobs, verify_jobs, tasks_dir, tasks_keep, metrics })
 }
 
 fn server(
@@ -209,6 +226,8 @@ fn datastore(
     let text = |key: &str| section.text(key).unwrap_or_default().to_owned();
     let name = parsed(section, "name", source, problems);
     let maintenance = parsed(section, "maintenance-mode", source, problems);
+    let (gc_event, gc_schedule) =
+        jobs::schedule(section, "gc-schedule", source).map_err(|problem| problems.push(problem)).unwrap_or_default();
     let owner = section.text("owner").and_then(|text| {
         let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
         if numbers.is_none() {
@@ -222,19 +241,22 @@ fn datastore(
         path: path(section, "path", data_dir)?,
         comment: section.text("comment").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
         maintenance,
-        gc_schedule: section.text("gc-schedule").filter(|text| !text.is_empty()).map(ToOwned::to_owned),
-        verify_new: section.boolean("verify-new"),
+        gc_schedule,
         sync_level: text("sync-level"),
         checks: (
             section.boolean("checks.append"),
             section.boolean("checks.finish"),
             section.boolean("checks.preflight"),
         ),
+        verify_new: section.boolean("verify-new"),
         engine: text("engine"),
         workers: section.integer("workers"),
         io_threads: section.integer("io-threads"),
         owner,
+        gc_method: text("gc-method"),
+        gc_memory_mib: section.integer("gc-memory-mib"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
+        gc_event,
     })
 }
 
@@ -259,6 +281,11 @@ fn metrics_access(section: &RawSection, source: Source<'_>, problems: &mut Vec<P
         }
         _ => Some(MetricsAccess::Loopback),
     }
+}
+
+/// What was read, without what is wrong, which is told.
+fn kept<T>(read: impl Iterator<Item = Result<T, Problem>>, problems: &mut Vec<Problem>) -> Vec<T> {
+    read.filter_map(|read| read.map_err(|problem| problems.push(problem)).ok()).collect()
 }
 
 /// A text that is one of the crate's nouns; `None` if it is not given, or if it is wrong, which is told.

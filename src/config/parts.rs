@@ -2,7 +2,7 @@
 
 use super::DatastoreSection;
 use crate::engine::{EngineChoice, EngineConfig};
-use crate::store::{CheckSwitches, DatastoreConfig, SyncLevel};
+use crate::store::{CheckSwitches, DatastoreConfig, GcMethod, SyncLevel};
 
 impl DatastoreSection {
     /// What the store is told.
@@ -10,7 +10,6 @@ impl DatastoreSection {
         let mut store = DatastoreConfig::new(self.name.clone(), &self.path);
         store.comment.clone_from(&self.comment);
         store.maintenance.clone_from(&self.maintenance);
-        store.verify_new = self.verify_new;
         store.sync_level = match self.sync_level.as_str() {
             "none" => SyncLevel::None,
             "file" => SyncLevel::File,
@@ -18,8 +17,14 @@ impl DatastoreSection {
         };
         let (append, finish, preflight) = self.checks;
         store.checks = CheckSwitches { append, finish, preflight };
+        store.verify_new = self.verify_new;
         store.owner = self.owner;
         store.lock_dir.clone_from(&self.manifest_lock_dir);
+        store.gc.method = match self.gc_method.as_str() {
+            "atime" => GcMethod::AccessTime,
+            _ => GcMethod::Memory,
+        };
+        store.gc.memory_max = self.gc_memory_mib << 20;
         store
     }
 
@@ -48,6 +53,7 @@ impl DatastoreSection {
 mod tests {
     use super::*;
     use crate::config::{Config, first_file};
+    use crate::store::GcConfig;
     use std::path::Path;
 
     #[test]
@@ -72,6 +78,13 @@ mod tests {
         for choice in [EngineChoice::Auto, EngineChoice::Uring, EngineChoice::Threads, EngineChoice::Sync] {
             let word = serde_json::to_string(&choice).unwrap();
             assert_eq!(read(&format!("engine = {word}")).1.choice, choice);
+        }
+        for method in [GcMethod::Memory, GcMethod::AccessTime] {
+            let word = serde_json::to_string(&method).unwrap();
+            assert_eq!(
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7")).0.gc,
+                GcConfig { method, memory_max: 7 << 20 }
+            );
         }
         let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");
         assert_eq!(store.checks, CheckSwitches { append: false, finish: true, preflight: false });

@@ -160,6 +160,11 @@ impl RawSection {
         Self { section, values }
     }
 
+    /// Whether every required key is there. What is not has been told.
+    pub(super) fn is_whole(&self) -> bool {
+        self.section.keys.iter().all(|key| !key.required || self.values.contains_key(key.name))
+    }
+
     /// Whether a section without this key is refused.
     pub(super) fn requires(&self, key: &str) -> bool {
         self.section.key(key).is_some_and(|key| key.required)
@@ -187,6 +192,14 @@ impl RawSection {
         match self.values.get(key) {
             Some((Scalar::Integer(n), _)) => T::try_from(*n).unwrap_or_default(),
             _ => T::default(),
+        }
+    }
+
+    /// A number that may be left out.
+    pub(super) fn integer_opt<T: TryFrom<i64>>(&self, key: &str) -> Option<T> {
+        match self.values.get(key)? {
+            (Scalar::Integer(n), _) => T::try_from(*n).ok(),
+            _ => None,
         }
     }
 

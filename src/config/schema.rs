@@ -79,7 +79,7 @@ impl Key {
 }
 
 /// The whole file.
-pub const SECTIONS: &[Section] = &[SERVER, DATASTORE, TASKS, METRICS];
+pub const SECTIONS: &[Section] = &[SERVER, DATASTORE, PRUNE_JOB, VERIFY_JOB, TASKS, METRICS];
 
 const SERVER: Section = Section {
     name: "server",
@@ -165,7 +165,6 @@ const DATASTORE: Section = Section {
             "",
             "When garbage collection runs, as a calendar event: `daily`, `sat 18:15`; never unless given.",
         ),
-        key("verify-new", Kind::Boolean, "false", "Verify every backup when it has finished."),
         key(
             "sync-level",
             Kind::Words(&["none", "file", "filesystem"]),
@@ -193,6 +192,12 @@ const DATASTORE: Section = Section {
             "Check the chunks of the previous backup while a client still reads its index, so that this very backup can heal a hole.",
         ),
         key(
+            "verify-new",
+            Kind::Boolean,
+            "false",
+            "Verify each backup when it has finished: a task of its own reads all that it names.",
+        ),
+        key(
             "engine",
             Kind::Words(&["auto", "uring", "threads", "sync"]),
             "\"auto\"",
@@ -216,6 +221,20 @@ const DATASTORE: Section = Section {
         )
         .when_idle(),
         key(
+            "gc-method",
+            Kind::Words(&["memory", "atime"]),
+            "\"memory\"",
+            "How garbage collection tells what is in use. `memory`: by what the indexes name; live chunks are not touched. `atime`: as Proxmox \
+             Backup Server does, the access time of every chunk in use is set and every chunk is looked at; far slower.",
+        ),
+        key(
+            "gc-memory-mib",
+            Kind::Integer(4, 1_048_576),
+            "256",
+            "Memory for the set of chunks in use, at most 12 bytes each: 256 MiB are 23 million chunks. With less the index files are read \
+             several times.",
+        ),
+        key(
             "manifest-lock-dir",
             Kind::Path,
             "",
@@ -223,6 +242,66 @@ const DATASTORE: Section = Section {
              `/run/proxmox-backup/locks`.",
         )
         .when_idle(),
+    ],
+};
+
+const JOB_ID: Key = required("id", Kind::Text, "Names the job: 3 to 32 of `A-Z a-z 0-9 _ . -`.");
+const JOB_STORE: Key = required("store", Kind::Text, "Which datastore it works on.");
+const JOB_NS: Key = key("ns", Kind::Text, "", "Which namespace, with those below it; the root if left out.");
+const JOB_DEPTH: Key =
+    key("max-depth", Kind::Integer(0, 7), "", "How many levels of namespaces below; all if left out.");
+const JOB_SCHEDULE: Key = key(
+    "schedule",
+    Kind::Text,
+    "",
+    "When: a calendar event such as `daily`, `02:30`, `mon..fri 8..17:0/15`, `*-01 12:00`, `sat 18:15 UTC`, on the server's clock unless it \
+     says `UTC`. Without one the job runs only when somebody starts it.",
+);
+const JOB_COMMENT: Key = key("comment", Kind::Text, "", "A line for listings.");
+
+const fn keep(name: &'static str, doc: &'static str) -> Key {
+    key(name, Kind::Integer(1, i64::MAX), "", doc)
+}
+
+const PRUNE_JOB: Section = Section {
+    name: "prune-job",
+    repeated: true,
+    doc: "A scheduled prune of a datastore; the section may be repeated. Without any `keep` key it is never started.",
+    keys: &[
+        JOB_ID,
+        JOB_STORE,
+        JOB_NS,
+        JOB_DEPTH,
+        keep("keep-last", "How many of the newest snapshots of a group stay."),
+        keep("keep-hourly", "In how many hours the newest stays."),
+        keep("keep-daily", "On how many days the newest stays."),
+        keep("keep-weekly", "In how many weeks the newest stays."),
+        keep("keep-monthly", "In how many months the newest stays."),
+        keep("keep-yearly", "In how many years the newest stays."),
+        JOB_SCHEDULE,
+        key("disable", Kind::Boolean, "false", "Do not start it by its schedule."),
+        JOB_COMMENT,
+    ],
+};
+
+const VERIFY_JOB: Section = Section {
+    name: "verify-job",
+    repeated: true,
+    doc: "A scheduled verification of a datastore; the section may be repeated.",
+    keys: &[
+        JOB_ID,
+        JOB_STORE,
+        JOB_NS,
+        JOB_DEPTH,
+        key("ignore-verified", Kind::Boolean, "true", "Leave out what has been verified, whatever was found."),
+        key(
+            "outdated-after",
+            Kind::Integer(0, 1_000_000),
+            "",
+            "But verify again what was verified more than so many days ago.",
+        ),
+        JOB_SCHEDULE,
+        JOB_COMMENT,
     ],
 };
 
@@ -340,7 +419,8 @@ pub fn first_file() -> String {
     let mut text =
         "# Ringvault. Every key is explained in docs/configuration.md; those in comments show their defaults.\n"
             .to_owned();
-    for section in SECTIONS {
+    // Jobs are added when somebody wants one.
+    for section in SECTIONS.iter().filter(|section| !section.repeated || section.name == "datastore") {
         text.push_str(&format!("\n{}\n", section.header()));
         for key in section.keys {
             match (section.name, key.name) {

@@ -92,7 +92,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[servr]\n", "ringvault.toml:1:2: unknown section \"servr\": did you mean \"server\"?"),
         (
             "[qqqqqqqqq]\n",
-            "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, tasks, metrics",
+            "ringvault.toml:1:2: unknown section \"qqqqqqqqq\": known are server, datastore, prune-job, verify-job, tasks, metrics",
         ),
         ("[server]\n  listen = 5", "ringvault.toml:2:12: \"listen\" is an integer, \"ADDRESS:PORT\" is expected"),
         (
@@ -173,15 +173,15 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(
         told,
         [
-            "2:10 \"x\" is not ADDRESS:PORT with a numeric add",
-            "3:1 unknown key \"lisen\" in [server]: did you ",
-            "4:2 unknown section \"nonsense\": known are ser",
+            "2:10 \"x\" is not ADDRESS:PORT with a numeric a",
+            "3:1 unknown key \"lisen\" in [server]: did you",
+            "4:2 unknown section \"nonsense\": known are se",
             "5:3 [[datastore]] lacks the key \"path\"",
-            "6:8 \"a\" is not a datastore name (3 to 32 of A",
+            "6:8 \"a\" is not a datastore name: 3 to 32 of ",
             "7:9 \"me\" is not UID:GID in numbers",
-            "8:20 \"asleep\" is no maintenance mode: read-onl",
-            "9:11 \"workers\" is 0, a whole number from 1 to ",
-            "12:8 \"path\" is 5, a path is expected",
+            "8:20 \"asleep\" is no maintenance mode: read-on",
+            "9:11 \"workers\" is 0, a whole number from 1 to",
+            "12:8 \"path\" is an integer, a path is expected",
         ]
     );
     let first = parse(text).unwrap_err().to_string();

@@ -18,6 +18,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{
     App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook,
 };
+use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
 use crate::{systemd, task};
 
@@ -169,6 +170,7 @@ pub(super) fn assemble(
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
+        jobs: JobStates::open(&dir.path().join("jobs"), compute.clone())?,
         compute,
         lifecycle: Lifecycle::new(server.sessions_max),
         users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),

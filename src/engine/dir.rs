@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::disk::{Begin, DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime};
+use crate::clock::EpochSecs;
 
 /// Room for what the kernel says about entries in one call: 32 KiB is about 500 names, more than a snapshot has and most groups.
 const ENTRIES_BYTES: usize = 32 << 10;
@@ -124,6 +125,7 @@ pub(super) fn meta_of(s: &Stat) -> FileMeta {
         nlink: s.st_nlink,
         mtime: FileTime { secs: s.st_mtime, nanos: u32::try_from(s.st_mtime_nsec).unwrap_or(0) },
         ctime: FileTime { secs: s.st_ctime, nanos: u32::try_from(s.st_ctime_nsec).unwrap_or(0) },
+        accessed: EpochSecs(s.st_atime),
     }
 }
 

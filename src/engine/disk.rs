@@ -1,5 +1,6 @@
 //! Plain file operations, blocking, one system call each. Run on a pool thread, never on a runtime thread.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
 use super::counters::{DiskCounts, LiveCounts};
 use super::dir::meta_of as meta_of_stat;
 use super::fault::Fault;
+use crate::clock::EpochSecs;
 use crate::sync::note_disk_work;
 
 /// What an entry of a directory is, symbolic links not followed.
@@ -47,6 +49,8 @@ pub struct FileMeta {
     pub mtime: FileTime,
     /// When anything about it changed last; unlike the former, no program can set it.
     pub ctime: FileTime,
+    /// `st_atime`, whole seconds.
+    pub accessed: EpochSecs,
 }
 
 /// A time stamp of a file, as finely as its file system tells it.
@@ -152,6 +156,7 @@ fn meta_of(m: &std::fs::Metadata) -> FileMeta {
         nlink: m.nlink(),
         mtime: FileTime { secs: m.mtime(), nanos: u32::try_from(m.mtime_nsec()).unwrap_or(0) },
         ctime: FileTime { secs: m.ctime(), nanos: u32::try_from(m.ctime_nsec()).unwrap_or(0) },
+        accessed: EpochSecs(m.atime()),
     }
 }
 
@@ -269,6 +274,21 @@ impl Disk {
                 Err(e) => return Err(e),
             };
             entries.push(DirEntry { name, kind, ino: std::os::unix::fs::DirEntryExt::ino(&entry) });
+        }
+        Ok(entries)
+    }
+
+    /// As [`Self::read_dir`], with the names that are not UTF-8: for who must not overlook anything.
+    pub fn read_dir_all(&self, path: &Path) -> io::Result<Vec<(OsString, FileKind)>> {
+        self.begin("readdir", path)?;
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            match entry.file_type() {
+                Ok(t) => entries.push((entry.file_name(), kind_of(t))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(entries)
     }
@@ -409,6 +429,12 @@ impl DiskFile {
         let mut bytes = vec![0; size];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    /// Asks the kernel to forget what it has cached of the file, so that the next reading comes from the disk. A wish: what it cannot
+    /// forget it keeps.
+    pub fn forget_cached(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     /// Up to `buf.len()` bytes at `offset`; 0 at the end of the file.

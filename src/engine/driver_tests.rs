@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::clock::EpochSecs;
 use crate::engine::FileKind;
 use crate::engine::stat::{Class, FileStat};
 
@@ -31,7 +32,7 @@ struct Scripted {
     log: std::sync::mpsc::Sender<Vec<String>>,
 }
 
-const ONE_BYTE: StatResult = Ok(FileStat { kind: FileKind::File, size_bytes: 1 });
+const ONE_BYTE: StatResult = Ok(FileStat { kind: FileKind::File, size_bytes: 1, accessed: EpochSecs(0) });
 
 impl Workers for Scripted {
     fn limits(&self) -> Limits {

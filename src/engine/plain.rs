@@ -7,30 +7,32 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::disk::FileKind;
 use super::stat::{FileStat, StatName, StatResult};
+use crate::clock::EpochSecs;
 
-/// Type and size; not the rest, so that a network file system need not ask its server for it.
-pub(super) const MASK: StatxFlags = StatxFlags::TYPE.union(StatxFlags::SIZE);
+/// Type, size and access time; not the rest, so that a network file system need not ask its server for it. The access time comes along with
+/// the size wherever that comes from.
+pub(super) const MASK: StatxFlags = StatxFlags::TYPE.union(StatxFlags::SIZE).union(StatxFlags::ATIME);
 
 /// Whose word is taken about a file of a network file system.
 pub(super) fn sync_flag(force_sync: bool) -> AtFlags {
     if force_sync { AtFlags::STATX_FORCE_SYNC } else { AtFlags::STATX_DONT_SYNC }
 }
 
-/// What a mode and a size of `statx` say.
-pub(super) fn file_stat(mode: u16, size_bytes: u64) -> FileStat {
+/// What mode, size and seconds of the access time of `statx` say.
+pub(super) fn file_stat(mode: u16, size_bytes: u64, accessed: i64) -> FileStat {
     let kind = match FileType::from_raw_mode(u32::from(mode)) {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Dir,
         _ => FileKind::Other,
     };
-    FileStat { kind, size_bytes }
+    FileStat { kind, size_bytes, accessed: EpochSecs(accessed) }
 }
 
 /// `statx`, symbolic links followed. May wait for a disk.
 pub(super) fn stat(dir: impl AsFd, name: &StatName, force_sync: bool) -> StatResult {
     let dir = dir.as_fd();
     let s = retry_on_intr(|| rustix::fs::statx(dir, name.as_c_str(), sync_flag(force_sync), MASK))?;
-    Ok(file_stat(s.stx_mode, s.stx_size))
+    Ok(file_stat(s.stx_mode, s.stx_size, s.stx_atime.tv_sec))
 }
 
 /// What the kernel could say without waiting.
@@ -50,7 +52,7 @@ pub(super) fn stat_cached(dir: BorrowedFd<'_>, name: &StatName) -> Cached {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match rustix::fs::openat2(dir, name.as_c_str(), flags, Mode::empty(), ResolveFlags::CACHED) {
         Ok(file) => match rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH | sync_flag(false), MASK) {
-            Ok(s) => Cached::Hit(file_stat(s.stx_mode, s.stx_size)),
+            Ok(s) => Cached::Hit(file_stat(s.stx_mode, s.stx_size, s.stx_atime.tv_sec)),
             Err(_) => Cached::Miss,
         },
         Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Cached::Unsupported,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::FileKind;
+use crate::clock::EpochSecs;
 
 /// Which engine an operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -90,13 +91,15 @@ pub struct StatBatch {
     pub force_sync: bool,
 }
 
-/// What `statx` says, mask type and size.
+/// What `statx` says, mask type, size and access time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStat {
     /// What it is.
     pub kind: FileKind,
     /// `stx_size`.
     pub size_bytes: u64,
+    /// `stx_atime`, whole seconds.
+    pub accessed: EpochSecs,
 }
 
 /// The answer to one check; an error is the kernel's number.

@@ -25,14 +25,16 @@ use super::session::params::{Carrier, NoAction, backup_action, carrier};
 use super::session::{BodyBudget, Ended, Ending, Handler, answer, not_found};
 use crate::engine::ComputePool;
 use crate::error::Result;
-use crate::http::{Lifecycle, SessionGuard};
+use crate::http::{Lifecycle, Phase, SessionGuard};
+use crate::jobs::verify::{Filter, Scope, Verification};
 use crate::metrics::SessionCount;
 use crate::protocol::action::{Action, BackupEndpoint, WriterId};
 use crate::protocol::backup::{About, Effect, Session, Step};
 use crate::protocol::reply::Reply;
-use crate::store::{BackupLease, Datastore, DynamicWriter, FixedWriter};
+use crate::store::{BackupLease, Datastore, DynamicWriter, FixedWriter, Keeper};
 use crate::sync::Mutex;
-use crate::task::Task;
+use crate::task::{self, Task};
+use crate::types::{AuthId, Digest};
 
 /// What a session is made of.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Parts {
     pub compute: ComputePool,
     /// Whether nothing is to be kept.
     pub benchmark: bool,
+    /// Where a verification of what was backed up becomes a task.
+    pub tasks: task::Registry,
     /// Where the snapshot lies, for error texts.
     pub snapshot_path: String,
     /// Counts it as running, and its answers.
@@ -82,7 +86,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Runs a session on the upgraded connection until it has ended and everything it leaves behind is in order.
 pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
-    let Parts { store, lease, task, compute, benchmark, snapshot_path, counted, guard } = parts;
+    let Parts { store, lease, task, tasks, compute, benchmark, snapshot_path, counted, guard } = parts;
+    let verify_new = VerifyNew::of(&store, &lease, &task, &compute, tasks);
     let (lease, task) = (Arc::new(lease), Arc::new(task));
     let about = About {
         snapshot: lease.snapshot().clone(),
@@ -90,6 +95,8 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         base_time: lease.base().map(|base| base.snapshot.time()),
     };
     let session = Arc::new(Mutex::new(Session::new(about)));
+    let keeper: Arc<dyn Keeper> = session.clone();
+    store.add_keeper(&keeper);
     let ending = Ending::default();
     let known =
         KnownChunks::new(store.clone(), lease.clone(), task.clone(), compute.clone(), ending.clone(), session.clone());
@@ -117,13 +124,56 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = driver.clean_up(ended).await;
+    let is_new = result.is_ok() && !benchmark;
     drop(driver);
     match Arc::into_inner(task) {
         Some(task) => task.end(result).await,
         None => tracing::error!("a backup task is still in use after its session"),
     }
     drop(counted);
-    drop(guard);
+    if is_new && lifecycle.phase() == Phase::Serving {
+        verify_new.start(lifecycle, guard).await;
+    }
+}
+
+/// What it takes to verify the snapshot when it is finished and its session has let go of it (spec 07 §3.3).
+struct VerifyNew {
+    job: Verification,
+    worker: (&'static str, String),
+    auth: AuthId,
+    tasks: task::Registry,
+}
+
+impl VerifyNew {
+    fn of(store: &Datastore, lease: &BackupLease, task: &Task, compute: &ComputePool, tasks: task::Registry) -> Self {
+        let (ns, snapshot) = (lease.namespace(), lease.snapshot());
+        let scope = Scope::Snapshot(ns.clone(), snapshot.clone());
+        Self {
+            job: Verification::job(store.clone(), compute.clone(), scope, Filter::NONE),
+            worker: Verification::worker_of_new(store, ns, snapshot),
+            auth: task.upid().auth_id.clone(),
+            tasks,
+        }
+    }
+
+    /// Starts it, if the datastore is told to.
+    async fn start(self, lifecycle: Lifecycle, guard: SessionGuard) {
+        let Self { job, worker, auth, tasks } = self;
+        if !job.store.config().verify_new {
+            return;
+        }
+        let closing = async move { lifecycle.draining().await };
+        if let Err(error) = job.start(&tasks, worker, &auth, closing, guard).await {
+            tracing::error!(%error, "a new backup is not verified");
+        }
+    }
+}
+
+/// Garbage collection asks a session about what it is about to remove.
+impl Keeper for Mutex<Session> {
+    fn keeps(&self, digest: &Digest) -> bool {
+        self.lock().knows(digest)
+    }
 }
 
 impl Handler for Driver {

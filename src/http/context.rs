@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{LiveConfig, StoreBook};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
+use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
 use crate::store::Datastore;
 use crate::task;
@@ -50,6 +51,8 @@ pub struct App {
     pub config: LiveConfig,
     /// The open datastores, as the configuration has them.
     pub datastores: StoreBook,
+    /// When jobs ran.
+    pub jobs: JobStates,
 }
 
 impl App {

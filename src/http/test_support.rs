@@ -17,6 +17,7 @@ use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
 use crate::clock::{Clock, EpochSecs};
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine, EngineConfig};
+use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
 use crate::store::{Datastore, DatastoreConfig, SyncLevel};
 use crate::task;
@@ -73,6 +74,7 @@ pub(super) fn app_with(
         metrics_page: MetricsPage::default(),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
+        jobs: JobStates::open(&dir.join("jobs"), compute.clone()).unwrap(),
         compute,
         lifecycle: Lifecycle::new(4),
         users: InMemory::book(users),

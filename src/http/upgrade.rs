@@ -65,7 +65,8 @@ pub async fn backup(ctx: RequestContext, params: Params) -> Result<Response> {
     let counted = app.metrics.begin_session(SessionKind::Backup);
     let compute = app.compute.clone();
     let lifecycle = app.lifecycle.clone();
-    let parts = backup_session::Parts { store, lease, task, compute, benchmark, snapshot_path, counted, guard };
+    let tasks = app.tasks.clone();
+    let parts = backup_session::Parts { store, lease, task, tasks, compute, benchmark, snapshot_path, counted, guard };
     tokio::spawn(async move { backup_session::run(parts, upgrade.await, lifecycle).await });
     Ok(switching_protocols(BACKUP_PROTOCOL))
 }

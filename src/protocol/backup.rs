@@ -445,6 +445,11 @@ impl Session {
         }
     }
 
+    /// Whether this session may still name a chunk: the client sent it, or an index that was served to it names it.
+    pub fn knows(&self, digest: &Digest) -> bool {
+        self.known.contains(digest)
+    }
+
     /// How many chunks are known, and how many bytes that takes.
     pub fn known_chunks(&self) -> (u64, u64) {
         (self.known.count(), self.known.memory_bytes())

@@ -44,6 +44,11 @@ impl Checker {
         Ok(Self { layout, chunks_dir, chunks_meta, network_fs })
     }
 
+    /// `.chunks` as it was when the datastore was opened.
+    pub(super) fn chunks_dir(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.chunks_dir)
+    }
+
     /// Checks `digests` in batches; `progress` hears after each how many were asked so far.
     pub(super) async fn check(
         self: &Arc<Self>,

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::claims::Claims;
 use super::collision::{Existing, IfWhole, Incoming, Reason, Verdict, by_magic, by_size};
 use super::create::CHUNK_DIR_MODE;
+use super::custody::Custody;
 use super::durable::{Durable, Weight};
 use super::explain::failed;
 use super::layout::Layout;
@@ -54,21 +54,21 @@ fn check_length(encoded: &[u8], size: ChunkSize) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct ChunkStore {
     store: String,
-    layout: Layout,
-    durable: Durable,
-    claims: Claims<Digest>,
+    pub(super) layout: Layout,
+    pub(super) durable: Durable,
+    pub(super) custody: Arc<Custody>,
     pub(super) suspects: Suspects,
     prefix_made: AtomicBool,
 }
 
 impl ChunkStore {
     /// The chunks below `layout`; `store` is the name in messages.
-    pub(super) fn new(store: &str, layout: Layout, durable: Durable) -> Self {
+    pub(super) fn new(store: &str, layout: Layout, durable: Durable, custody: Arc<Custody>) -> Self {
         Self {
             store: store.to_owned(),
             layout,
             durable,
-            claims: Claims::default(),
+            custody,
             suspects: Suspects::default(),
             prefix_made: AtomicBool::new(false),
         }
@@ -83,7 +83,7 @@ impl ChunkStore {
         size: ChunkSize,
     ) -> Result<Inserted> {
         check_length(&encoded, size)?;
-        let claim = self.claims.claim(digest).await;
+        let claim = self.custody.claims.claim(digest).await;
         let chunks = Arc::clone(self);
         engine
             .run(move |disk| {
@@ -99,6 +99,8 @@ impl ChunkStore {
     }
 
     fn insert_claimed(&self, disk: &Disk, digest: &Digest, encoded: &[u8]) -> Result<Inserted> {
+        // Before it is looked for: whatever its access time, no collection that runs removes it any more.
+        self.custody.tell(std::iter::once(*digest));
         let path = self.layout.chunk(digest);
         let new_bytes = encoded.len() as u64;
         let incoming = Incoming { kind: BlobHeader::parse(encoded)?.kind, size_bytes: new_bytes };

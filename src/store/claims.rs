@@ -44,6 +44,14 @@ impl<K: Clone + Eq + Hash> Claims<K> {
         claim
     }
 
+    /// The key, if nobody has it or waits for it.
+    pub(super) fn try_claim(&self, key: K) -> Option<Claim<K>> {
+        let turn = Arc::clone(self.turns.lock().entry(key.clone()).or_default());
+        let mut claim = Claim { turns: Arc::clone(&self.turns), key, turn: None };
+        claim.turn = Some(turn.try_lock_owned().ok()?);
+        Some(claim)
+    }
+
     #[cfg(test)]
     fn count(&self) -> usize {
         self.turns.lock().len()
@@ -91,6 +99,17 @@ mod tests {
         drop(first);
         assert_eq!(claims.count(), 0);
         drop(claims.claim("k").await);
+        assert_eq!(claims.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_somebody_has_is_not_had_by_trying() {
+        let claims = Claims::default();
+        let first = claims.try_claim("k").unwrap();
+        assert!(claims.try_claim("k").is_none() && claims.try_claim("l").is_some());
+        assert_eq!(claims.count(), 1, "the attempt left nothing behind");
+        drop(first);
+        assert!(claims.try_claim("k").is_some());
         assert_eq!(claims.count(), 0);
     }
 }

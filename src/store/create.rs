@@ -216,6 +216,7 @@ fn verify_chunk_dirs(disk: &Disk, chunks: &Path, first: u32, owner: Option<(u32,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::EpochSecs;
     use crate::engine::FileTime;
 
     #[test]
@@ -231,6 +232,7 @@ mod tests {
             nlink: 1,
             mtime: FileTime::default(),
             ctime: FileTime::default(),
+            accessed: EpochSecs(0),
         };
         let dir = |mode, owner| Demand { kind: FileKind::Dir, mode, owner };
         let path = Path::new("/d/.chunks");

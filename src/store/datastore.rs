@@ -13,6 +13,7 @@ use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
 use super::config::DatastoreConfig;
 use super::create;
+use super::custody::Custody;
 use super::durable::Durable;
 use super::explain::{failed, no_entry};
 use super::file_reader::{FileReader, OpenFile};
@@ -28,9 +29,10 @@ use super::presence::CheckReport;
 use super::process_lock::{self, Exclusion, ProcessLock};
 use super::reader::ReaderLease;
 use super::removal;
+use super::set_aside::{self, Doubt, Stored};
 use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, ManifestSummary, SnapshotDir};
 use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
-use super::taken::{Board, TakenWatch, Taking};
+use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo, NamespaceRemoval};
 use crate::clock::{Clock, EpochSecs};
@@ -73,11 +75,11 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) durable: Durable,
     pub(super) process_lock: Arc<ProcessLock>,
+    pub(super) custody: Arc<Custody>,
     pub(super) manifest_locks: ManifestLocks,
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
     pub(super) operations: Arc<Operations>,
-    pub(super) taken: Arc<Board>,
     /// What listings have read of snapshots.
     pub(super) manifests: ManifestCache,
     /// Pieces of listings that are under way at a time.
@@ -108,13 +110,13 @@ impl Inner {
         let durable = Durable::new(config.sync_level, owner, temps);
         let name = config.name.as_str();
         let listing_places = listing::places(&engine);
+        let process_lock = process_lock::open(disk, &layout.lock_file()).map_err(opening)?;
+        let custody = Arc::clone(&process_lock.custody);
         Ok(Self {
-            process_lock: process_lock::open(disk, &layout.lock_file()).map_err(opening)?,
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
-            chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone())),
+            chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone(), Arc::clone(&custody))),
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
-            taken: Arc::default(),
             name: config.name.clone(),
             config: Mutex::new(Arc::new(config)),
             directory: (base.dev, base.ino),
@@ -125,6 +127,8 @@ impl Inner {
             manifests: ManifestCache::default(),
             listing_places,
             tree_is_remote,
+            process_lock,
+            custody,
             network_fs,
             chunks_elsewhere,
             metrics: StoreMetrics::default(),
@@ -331,7 +335,7 @@ impl Datastore {
     }
 
     /// That the datastore is at its place: one whose disk is unmounted has no groups to show, and that is no answer.
-    pub(super) async fn confirm_place(&self) -> Result<()> {
+    pub async fn confirm_place(&self) -> Result<()> {
         self.inner.checker.confirm_place(&self.inner.engine).await
     }
 
@@ -451,15 +455,41 @@ impl Datastore {
         self.inner.chunks.suspects.mark(digests.iter().copied());
     }
 
+    /// What lies at the place of a chunk. An error is the machine's: then nothing is known.
+    pub async fn load_chunk(&self, digest: &Digest) -> Result<Stored> {
+        self.inner.chunks.load(&self.inner.engine, digest).await
+    }
+
+    /// Reads a chunk again that was found to be bad, from the disk itself if that can be had. If `judge` says the same of it, it becomes
+    /// suspect and is renamed to `DIGEST.N.bad` (spec 01 §6.4). Uploads of the digest wait meanwhile, and running backups are told.
+    pub async fn settle_doubt<G: Send + 'static, F: Send + 'static>(
+        &self,
+        digest: Digest,
+        judge: impl FnOnce(Stored) -> Result<G, F> + Send + 'static,
+    ) -> Result<Doubt<G, F>> {
+        let taking = self.taking(vec![digest]).await;
+        let doubt = self.inner.chunks.settle(&self.inner.engine, digest, taking, judge).await?;
+        if matches!(doubt, Doubt::Absent(_)) {
+            self.confirm_place().await?;
+        }
+        Ok(doubt)
+    }
+
+    /// The chunks of one prefix directory with their inode numbers, without a look at any inode.
+    pub async fn chunk_inodes(&self, prefix: u16) -> Result<Vec<(Digest, u64)>> {
+        let dir = self.inner.layout.chunk_dir(prefix);
+        self.inner.run(move |disk, _| set_aside::chunk_inodes(disk, &dir)).await
+    }
+
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of
     /// its digest within, so that a backup that finishes just then asks for the chunk once more. Waits for manifests that are about to appear.
     pub async fn taking(&self, digests: Vec<Digest>) -> Taking {
-        self.inner.taken.begin(digests).await
+        self.inner.custody.taken.begin(digests).await
     }
 
     /// Remembers what is taken out of the store from now on.
     pub fn watch_taken(&self) -> TakenWatch {
-        self.inner.taken.watch()
+        self.inner.custody.taken.watch()
     }
 
     /// Starts a backup: namespace, group and owner checked, base chosen, directory made, locks taken (spec 03 §2 steps 5, 7–12).

@@ -18,7 +18,7 @@ const STEP: usize = 64;
 
 /// What was left behind, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct LeftBehind {
     /// Symbolic links that were removed, and what they led to was not.
     pub links: Vec<PathBuf>,
     /// Names of what else lies in the directory, which is therefore still there; at most [`NAMES_MAX`].
@@ -35,9 +35,9 @@ impl Datastore {
     /// `progress` hears how many of how many chunk directories are gone.
     ///
     /// Errors: `Busy` if another process works on it; `Io`. What is gone by then is gone; a second attempt goes on from there.
-    pub async fn destroy(&self, mut progress: impl FnMut(usize, usize) + Send) -> Result<Remains> {
+    pub async fn destroy(&self, mut progress: impl FnMut(usize, usize) + Send) -> Result<LeftBehind> {
         let alone = self.exclude_other_processes().await?;
-        let mut remains = Remains::default();
+        let mut remains = LeftBehind::default();
         let tops = [NAMESPACE_DIR.to_owned()].into_iter().chain(BackupType::ALL.map(|ty| ty.to_string()));
         for name in tops {
             let path = self.base_path().join(name);
@@ -132,14 +132,14 @@ mod tests {
         let mut told = Vec::new();
         let remains = store.destroy(|done, of| told.push((done, of))).await.unwrap();
         assert_eq!(told, [(2, 2)]);
-        let want = Remains { links: vec![base.join("host")], others: vec!["lost+found".into()], base: None };
+        let want = LeftBehind { links: vec![base.join("host")], others: vec!["lost+found".into()], base: None };
         assert_eq!(remains, want);
         let left: Vec<_> = std::fs::read_dir(&base).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["lost+found"]);
         assert!(elsewhere.join("precious").exists());
         // The second attempt finds nothing to do but the rest.
         std::fs::remove_dir(base.join("lost+found")).unwrap();
-        assert_eq!(store.destroy(|_, _| {}).await.unwrap(), Remains::default());
+        assert_eq!(store.destroy(|_, _| {}).await.unwrap(), LeftBehind::default());
         assert!(!base.exists());
     }
 }

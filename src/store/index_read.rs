@@ -50,9 +50,13 @@ impl IndexReader {
             ArchiveKind::DynamicIndex => "dynamic",
             ArchiveKind::Blob => return Err(Error::invalid(format!("{path:?} is not an index"))),
         };
-        let context = format!("Unable to open {what} index {path:?}");
-        let open = OpenFile::open(disk, path).map_err(|e| Error::io(context.clone(), e))?;
-        let header = Header::read(&open, kind).map_err(|e| e.context(&context))?;
+        Self::open_as(disk, engine, path, kind, &format!("Unable to open {what} index {path:?}"))
+    }
+
+    /// As [`Self::open`], with other words before an error.
+    pub(super) fn open_as(disk: &Disk, engine: &Engine, path: &Path, kind: ArchiveKind, context: &str) -> Result<Self> {
+        let open = OpenFile::open(disk, path).map_err(|e| Error::io(context, e))?;
+        let header = Header::read(&open, kind).map_err(|e| e.context(context))?;
         Ok(Self { file: FileReader::new(engine.clone(), open), header })
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::custody::Custody;
 use super::durable::{TempFile, Weight};
 use super::explain::failed;
 use super::file_reader::OpenFile;
@@ -11,7 +12,7 @@ use super::lease::Lease;
 use crate::engine::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::format::dynamic_index::{self, DYNAMIC_ENTRY_BYTES, DynamicEntry, DynamicHeader, DynamicScan};
-use crate::format::fixed_index::FixedHeader;
+use crate::format::fixed_index::{self, FixedHeader};
 use crate::format::index::{HeaderBytes, INDEX_CSUM_AT, INDEX_HEADER_BYTES, IndexCsum};
 use crate::sync::Mutex;
 use crate::types::{ArchiveName, Digest, FIXED_CHUNK_BYTES};
@@ -91,8 +92,10 @@ impl Writing {
         mut self,
         disk: &Disk,
         (file_bytes, expected): (u64, Digest),
-        see_block: impl FnMut(&[u8]) -> Result<()>,
+        see_block: impl FnMut(&Custody, &[u8]) -> Result<()>,
     ) -> Result<Digest> {
+        // A collection that begins meanwhile waits until the file has its name; one that runs is told what it names before it has it.
+        let _change = self.lease.store.custody.begin_change();
         let hashed = self.hash(file_bytes, expected, see_block);
         let Some(temp) = self.temp.take() else { return hashed };
         let path = self.lease.dir.join(self.name.as_str());
@@ -121,7 +124,7 @@ impl Writing {
         &self,
         file_bytes: u64,
         expected: Digest,
-        mut see_block: impl FnMut(&[u8]) -> Result<()>,
+        mut see_block: impl FnMut(&Custody, &[u8]) -> Result<()>,
     ) -> Result<Digest> {
         let TempFile { file, path, .. } = self.file();
         let reading = |e| failed("unable to read index", path, e);
@@ -136,7 +139,7 @@ impl Writing {
             let bytes = usize::try_from(size - offset).unwrap_or(usize::MAX).min(BLOCK_BYTES);
             let block = &mut block[..bytes];
             file.read_exact_at(block, offset).map_err(reading)?;
-            see_block(block)?;
+            see_block(&self.lease.store.custody, block)?;
             csum.update(block);
             offset += bytes as u64;
         }
@@ -284,7 +287,10 @@ impl FixedWriter {
         let writing = self.slot.take()?;
         let header = self.header;
         let closed = self.slot.lease.store.engine.run(move |disk| {
-            let csum = writing.close(disk, (header.file_bytes(), expected), |_| Ok(()));
+            let csum = writing.close(disk, (header.file_bytes(), expected), |custody, block| {
+                custody.tell(fixed_index::slots(block));
+                Ok(())
+            });
             drop(pass);
             Ok(ClosedIndex { csum: csum?, count: header.slot_count(), size_bytes: header.size_bytes })
         });
@@ -332,7 +338,8 @@ impl DynamicWriter {
         let writing = self.slot.take()?;
         let closed = self.slot.lease.store.engine.run(move |disk| {
             let mut scan = DynamicScan::new();
-            let csum = writing.close(disk, (file_bytes, expected), |block| {
+            let csum = writing.close(disk, (file_bytes, expected), |custody, block| {
+                custody.tell(dynamic_index::entries(block).map(|entry| entry.digest));
                 let moved = dynamic_index::entries(block).try_for_each(|entry| scan.next(&entry).map(drop));
                 moved.map_err(|e| e.with_kind(Kind::Invalid))
             });

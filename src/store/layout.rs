@@ -21,6 +21,9 @@ pub const CHUNKS_DIR: &str = ".chunks";
 /// Name of the file that carries the process lock.
 pub const LOCK_FILE: &str = ".lock";
 
+/// Name of the file with the status of the last garbage collection.
+pub const GC_STATUS_FILE: &str = ".gc-status";
+
 /// Name of the file in a group that says who owns it.
 pub const OWNER_FILE: &str = "owner";
 
@@ -133,6 +136,11 @@ pub fn chunk_stat_name(digest: &Digest) -> StatName {
 /// The chunk that a file name in a prefix directory stands for; `None` for anything but 64 lower-case hex digits.
 pub fn chunk_of_name(name: &str) -> Option<Digest> {
     name.parse().ok()
+}
+
+/// The name of the bad version `n` of a chunk (spec 01 §6.4).
+pub fn bad_chunk_name(digest: &Digest, n: u8) -> String {
+    format!("{digest}.{n}.bad")
 }
 
 /// Whether a file name belongs to the file list of a snapshot: `^.*\.([fd]idx|blob)$` (spec 01 §1.1).

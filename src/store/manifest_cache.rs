@@ -293,6 +293,7 @@ mod tests {
             nlink: 1,
             mtime: time(ctime),
             ctime: time(ctime),
+            accessed: crate::clock::EpochSecs(0),
         }
     }
 

@@ -10,10 +10,12 @@
 //! | how a file appears | `durable`, `temps` |
 //! | who waits for whom | `lock`, `claims` |
 //! | what becomes of an uploaded chunk | [`collision`], `chunk_store` |
+//! | what keeps a chunk from being removed | `custody`, `live_set`, [`Collection`] |
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
 //! | how many groups are listed | `listing`, `manifest_cache` |
 //! | what a maintenance mode refuses | `operations` |
+//! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
 
 mod backup;
@@ -22,9 +24,11 @@ mod census;
 mod check;
 mod chunk_store;
 mod claims;
+mod collection;
 pub mod collision;
 mod config;
 mod create;
+mod custody;
 mod datastore;
 mod destroy;
 mod durable;
@@ -36,6 +40,7 @@ mod index_write;
 pub mod layout;
 mod lease;
 mod listing;
+mod live_set;
 mod lock;
 mod manifest_cache;
 mod manifest_lock;
@@ -45,6 +50,7 @@ pub mod presence;
 mod process_lock;
 mod reader;
 mod removal;
+mod set_aside;
 mod snapshot;
 mod suspects;
 mod taken;
@@ -55,9 +61,11 @@ pub use backup::{BackupLease, Base};
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
-pub use config::{CheckSwitches, DatastoreConfig, SyncLevel};
+pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
+pub use config::{CheckSwitches, DatastoreConfig, GcConfig, GcMethod, SyncLevel};
+pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
-pub use destroy::Remains;
+pub use destroy::LeftBehind;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
@@ -69,6 +77,7 @@ pub use operations::{
 pub use presence::{CheckReport, MissingReason};
 pub use process_lock::Exclusion;
 pub use reader::ReaderLease;
+pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
 pub use suspects::SUSPECTS_MAX;
 pub use taken::{Stay, Taken, TakenWatch, Taking};
@@ -84,6 +93,6 @@ mod golden_tests;
 #[cfg(test)]
 mod listing_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tree_tests;

@@ -53,8 +53,10 @@ pub enum Presence {
 /// Sorts an answer of the engine.
 pub fn classify(answer: std::result::Result<FileStat, Errno>) -> Presence {
     match answer {
-        Ok(FileStat { kind: FileKind::File, size_bytes }) if size_bytes >= BLOB_BYTES_MIN => Presence::Present,
-        Ok(FileStat { kind: FileKind::File, size_bytes }) => Presence::Missing(MissingReason::TooShort { size_bytes }),
+        Ok(FileStat { kind: FileKind::File, size_bytes, .. }) if size_bytes >= BLOB_BYTES_MIN => Presence::Present,
+        Ok(FileStat { kind: FileKind::File, size_bytes, .. }) => {
+            Presence::Missing(MissingReason::TooShort { size_bytes })
+        }
         Ok(_) => Presence::Missing(MissingReason::NotRegular),
         Err(Errno::NOENT) => Presence::Missing(MissingReason::Absent),
         Err(errno) => Presence::Unknown(errno),
@@ -84,11 +86,13 @@ impl CheckReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::EpochSecs;
 
     #[test]
     fn only_three_things_count_as_missing() {
-        let file = |size_bytes| Ok(FileStat { kind: FileKind::File, size_bytes });
-        let other = |kind| Ok(FileStat { kind, size_bytes: 4096 });
+        let accessed = EpochSecs(0);
+        let file = |size_bytes| Ok(FileStat { kind: FileKind::File, size_bytes, accessed });
+        let other = |kind| Ok(FileStat { kind, size_bytes: 4096, accessed });
         for (answer, verdict) in [
             (file(12), Presence::Present),
             (file(u64::MAX), Presence::Present),

@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 
+use super::custody::Custody;
 use super::explain::failed;
 use crate::clock::EpochSecs;
 use crate::engine::{Disk, DiskFile, Engine, RecordLock};
@@ -29,6 +30,8 @@ pub(super) struct ProcessLock {
     path: PathBuf,
     file: OnceLock<Arc<DiskFile>>,
     holders: Mutex<Holders>,
+    /// What writers and garbage collection agree on: it belongs to the directory as the lock does.
+    pub(super) custody: Arc<Custody>,
     /// Held while a change is made; goes with the work, so that an abandoned change still keeps its turn.
     change: Arc<tokio::sync::Mutex<()>>,
 }
@@ -70,6 +73,7 @@ pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<Arc<ProcessLock>> {
         path: path.to_owned(),
         file: OnceLock::new(),
         holders: Mutex::default(),
+        custody: Arc::default(),
         change: Arc::default(),
     });
     table.insert(key, Arc::downgrade(&lock));

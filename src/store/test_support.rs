@@ -16,18 +16,18 @@ use crate::format::manifest::{CryptMode, Manifest, ManifestFile};
 use crate::types::{ArchiveName, AuthId, ChunkSize, Digest, Namespace, Snapshot};
 
 /// 2024-06-05T14:23:38Z, the time of all recordings.
-pub(super) const T0: i64 = 1_717_597_418;
+pub(crate) const T0: i64 = 1_717_597_418;
 
-pub(super) fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine::start("test", &EngineConfig::default()).unwrap()
 }
 
-pub(super) fn faulty_engine(fault: Arc<dyn Fault>) -> Engine {
+pub(crate) fn faulty_engine(fault: Arc<dyn Fault>) -> Engine {
     Engine::start_on("test", &EngineConfig::default(), Disk::with_fault(fault)).unwrap()
 }
 
 /// A datastore without its 65,536 chunk directories: they are made as chunks come.
-pub(super) fn make_base(dir: &Path) -> PathBuf {
+pub(crate) fn make_base(dir: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let base = dir.join("store");
     for (path, mode) in [(base.clone(), 0o755), (base.join(".chunks"), 0o750)] {
@@ -37,36 +37,36 @@ pub(super) fn make_base(dir: &Path) -> PathBuf {
     base
 }
 
-pub(super) fn config(base: &Path, level: SyncLevel) -> DatastoreConfig {
+pub(crate) fn config(base: &Path, level: SyncLevel) -> DatastoreConfig {
     DatastoreConfig { sync_level: level, ..DatastoreConfig::new("store1".parse().unwrap(), base) }
 }
 
-pub(super) async fn open(base: &Path) -> Datastore {
+pub(crate) async fn open(base: &Path) -> Datastore {
     open_on(base, engine(), SyncLevel::File).await.unwrap()
 }
 
-pub(super) async fn open_on(base: &Path, engine: Engine, level: SyncLevel) -> Result<Datastore> {
+pub(crate) async fn open_on(base: &Path, engine: Engine, level: SyncLevel) -> Result<Datastore> {
     Datastore::open(config(base, level), engine, Clock::manual(EpochSecs(T0))).await
 }
 
-pub(super) fn snapshot(group: &str, hours: i64) -> Snapshot {
+pub(crate) fn snapshot(group: &str, hours: i64) -> Snapshot {
     Snapshot::new(group.parse().unwrap(), EpochSecs(T0 + 3600 * hours)).unwrap()
 }
 
-pub(super) fn name(text: &str) -> ArchiveName {
+pub(crate) fn name(text: &str) -> ArchiveName {
     text.parse().unwrap()
 }
 
-pub(super) fn auth() -> AuthId {
+pub(crate) fn auth() -> AuthId {
     "tester@pbs!bench".parse().unwrap()
 }
 
-pub(super) fn root() -> Namespace {
+pub(crate) fn root() -> Namespace {
     Namespace::root()
 }
 
 /// A chunk of 4 MiB that compresses well: its digest and blob. Made once, for it takes a while without optimisation.
-pub(super) fn chunk(seed: u8) -> (Digest, Bytes, ChunkSize) {
+pub(crate) fn chunk(seed: u8) -> (Digest, Bytes, ChunkSize) {
     static MADE: [OnceLock<(Digest, Bytes)>; 256] = [const { OnceLock::new() }; 256];
     let (digest, blob) = MADE[usize::from(seed)].get_or_init(|| {
         let plain = vec![seed; 4 << 20];
@@ -75,18 +75,18 @@ pub(super) fn chunk(seed: u8) -> (Digest, Bytes, ChunkSize) {
     (*digest, blob.clone(), ChunkSize::new(4 << 20).unwrap())
 }
 
-pub(super) async fn insert(store: &Datastore, seed: u8) -> Result<Inserted> {
+pub(crate) async fn insert(store: &Datastore, seed: u8) -> Result<Inserted> {
     let (digest, blob, size) = chunk(seed);
     store.insert_chunk(digest, blob, size).await
 }
 
 /// Checksum of a fixed index.
-pub(super) fn fixed_csum(digests: &[Digest]) -> Digest {
+pub(crate) fn fixed_csum(digests: &[Digest]) -> Digest {
     Digest::of(&digests.iter().flat_map(|d| d.0).collect::<Vec<u8>>())
 }
 
 /// A manifest that lists one image.
-pub(super) fn manifest(snapshot: &Snapshot, csum: Digest, size: u64) -> Vec<u8> {
+pub(crate) fn manifest(snapshot: &Snapshot, csum: Digest, size: u64) -> Vec<u8> {
     let mut manifest = Manifest::new(snapshot);
     let filename = name("disk.img.fidx");
     manifest.add_file(ManifestFile { filename, crypt_mode: CryptMode::None, size, csum }).unwrap();
@@ -94,12 +94,12 @@ pub(super) fn manifest(snapshot: &Snapshot, csum: Digest, size: u64) -> Vec<u8> 
 }
 
 /// What a backup finishes under.
-pub(super) async fn stay(store: &Datastore) -> Stay {
+pub(crate) async fn stay(store: &Datastore) -> Stay {
     store.watch_taken().stay().await
 }
 
 /// Writes chunks and their index into a lease, and finishes it.
-pub(super) async fn write_backup(store: &Datastore, lease: &BackupLease, seeds: &[u8]) -> Result<()> {
+pub(crate) async fn write_backup(store: &Datastore, lease: &BackupLease, seeds: &[u8]) -> Result<()> {
     let size = (seeds.len() as u64) << 22;
     let writer = lease.create_fixed(&name("disk.img.fidx"), size).await?;
     let mut slots = Vec::new();
@@ -116,7 +116,7 @@ pub(super) async fn write_backup(store: &Datastore, lease: &BackupLease, seeds: 
 }
 
 /// A whole backup.
-pub(super) async fn back_up(store: &Datastore, snapshot: &Snapshot, seeds: &[u8]) -> Result<()> {
+pub(crate) async fn back_up(store: &Datastore, snapshot: &Snapshot, seeds: &[u8]) -> Result<()> {
     let lease = store.begin_backup(&root(), snapshot, &auth(), false).await?;
     match write_backup(store, &lease, seeds).await {
         Ok(()) => Ok(()),
@@ -130,7 +130,7 @@ pub(super) async fn back_up(store: &Datastore, snapshot: &Snapshot, seeds: &[u8]
 
 /// Fails operations by their number, from [`Self::arm`] on.
 #[derive(Debug)]
-pub(super) struct Countdown {
+pub(crate) struct Countdown {
     count: AtomicU64,
     fail_at: u64,
     errno: i32,
@@ -142,16 +142,16 @@ const UNARMED: u64 = 1 << 60;
 
 impl Countdown {
     /// `fail_at` counts from 0.
-    pub(super) fn new(fail_at: u64, errno: i32, for_good: bool) -> Arc<Self> {
+    pub(crate) fn new(fail_at: u64, errno: i32, for_good: bool) -> Arc<Self> {
         Arc::new(Self { count: AtomicU64::new(UNARMED), fail_at, errno, for_good })
     }
 
-    pub(super) fn arm(&self) {
+    pub(crate) fn arm(&self) {
         self.count.store(0, Ordering::SeqCst);
     }
 
     /// Operations since it was armed.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 }
@@ -166,8 +166,15 @@ impl Fault for Countdown {
     }
 }
 
+/// Waits until nobody in this process has the datastore at `base` open, as after the end of a process.
+pub(crate) async fn closed(base: &Path) {
+    while super::process_lock::is_open(base) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// Every path below `dir`, relative to it.
-pub(super) fn walk(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![dir.to_owned()];
     while let Some(at) = left.pop() {

@@ -68,7 +68,7 @@ impl fmt::Display for TaskStatus {
     }
 }
 
-/// One log line: 25 characters of local time, `: `, the message with control characters shown as spaces.
+/// One log line: 25 characters of local time, `: `, the message with control characters but tabs shown as spaces.
 pub fn log_line(at: EpochSecs, message: &str) -> String {
     format!("{}: {}", at.to_local_rfc3339(), one_line(message))
 }
@@ -87,7 +87,7 @@ fn one_line(message: &str) -> String {
     while !message.is_char_boundary(end) {
         end -= 1;
     }
-    message[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    message[..end].chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
 }
 
 /// One line of the archive, without its end.

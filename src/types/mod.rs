@@ -9,6 +9,7 @@ mod digest;
 mod group;
 mod namespace;
 mod safe_id;
+mod schedule;
 mod snapshot;
 mod upid;
 
@@ -19,5 +20,6 @@ pub use digest::{DIGEST_BYTES, Digest};
 pub use group::{BackupType, Group};
 pub use namespace::{NAMESPACE_DEPTH_MAX, Namespace};
 pub use safe_id::{DatastoreName, is_safe_id};
+pub use schedule::Schedule;
 pub use snapshot::Snapshot;
 pub use upid::{Upid, escape_unit};

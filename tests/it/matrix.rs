@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::gc::{age, collect};
 use crate::support::daemon::{Daemon, Setup, temp_dir};
 use crate::support::slowfs::{Behaviour, Op, SlowFs};
 use crate::support::upload::{self, Backup, Chunk, FIXED_CHUNK_BYTES, Place, ask_backup, rest};
@@ -399,8 +400,8 @@ async fn row_14_two_appends_name_the_missing_chunk() {
     scene.assert_leaves_nothing(backup).await;
 }
 
-/// Garbage collection comes with a later issue. What a session owes it already: while an index is being written, another
-/// process gets no exclusive lock on the datastore; and a sweep of unreferenced old chunks takes nothing that B lends.
+/// A collection runs while a backup builds on B, whose chunks are old: nothing of it goes, and while an index is being written another
+/// process gets no exclusive lock on the datastore.
 #[tokio::test]
 async fn row_15_collection_in_parallel() {
     use ringvault::engine::{Disk, RecordLock};
@@ -410,33 +411,29 @@ async fn row_15_collection_in_parallel() {
     prefix.mode(0o750).recursive(true).create(scene.file_of(&garbage).parent().unwrap()).unwrap();
     std::fs::write(scene.file_of(&garbage), &garbage.encoded).unwrap();
     let lock_path = scene.daemon.store().join(".lock");
-    let collector = Disk::real().open_or_create(&lock_path, 0o644).unwrap();
+    let foreign = Disk::real().open_or_create(&lock_path, 0o644).unwrap();
 
     let mut backup = scene.next(1).await;
     let mut writer = backup.create(ARCHIVE, scene.size(), "").await;
-    assert!(collector.try_record_lock(RecordLock::Exclusive).is_err(), "a foreign collector may run during a backup");
-    scene.append_known(&backup, &mut writer).await.expect(200, "");
-    sweep(&scene);
-    backup.close(&writer).await.expect(200, "");
-    backup.complete(&scene.daemon).await;
-    collector.try_record_lock(RecordLock::Exclusive).expect("after the session the collector may run");
-    collector.try_record_lock(RecordLock::Unlocked).unwrap();
-    assert!(!scene.daemon.has(garbage.path()));
+    assert!(foreign.try_record_lock(RecordLock::Exclusive).is_err(), "a foreign collector may run during a backup");
+    age(&scene.daemon.store().join(".chunks"), 30 * 86_400);
+    let ((result, log), appended) = tokio::join!(collect(&scene.daemon), scene.append_known(&backup, &mut writer));
+    appended.expect(200, "");
+    assert_eq!(result, "OK", "{log:?}");
+    assert!(!scene.daemon.has(garbage.path()), "{log:?}");
+    let (result, closed) = tokio::join!(collect(&scene.daemon), backup.close(&writer));
+    closed.expect(200, "");
+    assert_eq!(result.0, "OK");
+    backup.manifest().await.expect(200, "");
+    let (result, finished) = tokio::join!(collect(&scene.daemon), backup.finish());
+    finished.expect(200, "");
+    assert_eq!(result.0, "OK");
+    backup.session.close().await;
+    scene.daemon.idle().await;
+    foreign.try_record_lock(RecordLock::Exclusive).expect("after the session a collector may run");
+    foreign.try_record_lock(RecordLock::Unlocked).unwrap();
     scene.assert_reads_back(&Place::host("m", 1)).await;
-}
-
-/// Removes every chunk that no finished index names, as a collector with an old cutoff would.
-fn sweep(scene: &Scene) {
-    let index = std::fs::read(scene.daemon.store().join(scene.base.dir()).join(ARCHIVE)).unwrap();
-    let live: Vec<String> = index[4096..].chunks(32).map(hex::encode).collect();
-    for dir in std::fs::read_dir(scene.daemon.store().join(".chunks")).unwrap() {
-        for file in std::fs::read_dir(dir.unwrap().path()).unwrap() {
-            let file = file.unwrap();
-            if !live.contains(&file.file_name().into_string().unwrap()) {
-                std::fs::remove_file(file.path()).unwrap();
-            }
-        }
-    }
+    scene.assert_base_is_not_marked().await;
 }
 
 /// The preflight finds the hole before the client has its list: this very backup sends the archive in full and heals.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Class, Engine, EngineChoice, EngineConfig, FileKind, FileStat, StatBatch, StatName, StatResult};
+use crate::clock::EpochSecs;
 use crate::error::Kind;
 
 /// Every engine that this machine can run, its name first. Says which one is left out, and why.
@@ -58,7 +59,30 @@ fn make_file(path: &Path, size_bytes: u64) {
 }
 
 fn found(kind: FileKind, size_bytes: u64) -> StatResult {
-    Ok(FileStat { kind, size_bytes })
+    Ok(FileStat { kind, size_bytes, accessed: EpochSecs(0) })
+}
+
+/// Answers without access times, which looking at a file may change.
+fn timeless(results: &[StatResult]) -> Vec<StatResult> {
+    results.iter().map(|result| result.map(|stat| FileStat { accessed: EpochSecs(0), ..stat })).collect()
+}
+
+#[tokio::test]
+async fn the_access_time_is_that_of_the_file() {
+    let tree = Tree::new();
+    for (name, secs) in [("old", 1_000_000_000), ("late", 4_000_000_000), ("before", -7)] {
+        tree.file(name, 1);
+        let time = rustix::fs::Timespec { tv_sec: secs, tv_nsec: 999_999_999 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, tree.path(name), &times, rustix::fs::AtFlags::empty()).unwrap();
+        for (engine_name, engine) in engines() {
+            for force_sync in [false, true] {
+                let batch = StatBatch { force_sync, ..tree.batch(Class::Sweep, &[name]) };
+                let reply = engine.stat(batch).await.unwrap();
+                assert_eq!(reply.results[0].unwrap().accessed, EpochSecs(secs), "{engine_name} {name}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -74,7 +98,7 @@ async fn answers_come_in_the_order_of_the_names() {
                 let batch = StatBatch { force_sync, ..tree.batch(class, &names) };
                 let reply = engine.stat(batch).await.unwrap();
                 assert_eq!(reply.results.len(), names.len());
-                for (i, result) in reply.results.into_iter().enumerate() {
+                for (i, result) in timeless(&reply.results).into_iter().enumerate() {
                     let expected = if i % 3 == 0 { Err(Errno::NOENT) } else { found(FileKind::File, i as u64) };
                     assert_eq!(result, expected, "{engine_name} {class:?} {force_sync} name {i}");
                 }
@@ -130,7 +154,7 @@ async fn every_kind_of_thing_is_told_apart() {
         // More than once: the second time each way of asking finds the caches full.
         for round in 0..4 {
             let reply = engine.stat(tree.batch(Class::Interactive, &names)).await.unwrap();
-            for (result, (name, expected)) in reply.results.iter().zip(&table) {
+            for (result, (name, expected)) in timeless(&reply.results).iter().zip(&table) {
                 assert_eq!(result, expected, "{engine_name} {name:?} round {round}");
             }
         }
@@ -196,7 +220,7 @@ async fn a_batch_of_a_hundred_thousand_names_is_one_batch() {
     let names: Vec<String> = (0..100_000).map(|i| format!("f{}", i % 101)).collect();
     for (engine_name, engine) in engines() {
         let reply = engine.stat(tree.batch(Class::Sweep, &names)).await.unwrap();
-        for (i, result) in reply.results.into_iter().enumerate() {
+        for (i, result) in timeless(&reply.results).into_iter().enumerate() {
             let size = (i % 101) as u64;
             let expected = if size == 100 { Err(Errno::NOENT) } else { found(FileKind::File, size) };
             assert_eq!(result, expected, "{engine_name} name {i}");
@@ -285,7 +309,7 @@ async fn a_dropped_future_leaves_the_engine_whole() {
             tokio::select! { biased; _ = stat => {}, () = std::future::ready(()) => {} }
         }
         let reply = engine.stat(tree.batch(Class::Interactive, &["here"])).await.unwrap();
-        assert_eq!(reply.results, [found(FileKind::File, 20)]);
+        assert_eq!(timeless(&reply.results), [found(FileKind::File, 20)]);
         engine.shutdown();
         let c = engine.counters();
         assert_eq!((c.batches_interactive, c.statx), (51, 5001), "{engine_name}: forgotten, yet made");
@@ -401,7 +425,7 @@ fn where_io_uring_is_forbidden_threads_do_its_work_and_the_reason_is_told() {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let batch = StatBatch { force_sync: true, ..tree.batch(Class::Sweep, &["here", "gone"]) };
             let reply = runtime.block_on(engine.stat(batch)).unwrap();
-            assert_eq!(reply.results, [found(FileKind::File, 20), Err(Errno::NOENT)]);
+            assert_eq!(timeless(&reply.results), [found(FileKind::File, 20), Err(Errno::NOENT)]);
             assert_eq!(engine.counters().statx_pool, 2);
         });
         sandboxed.join().unwrap();
@@ -415,7 +439,7 @@ async fn many_engines_may_start_and_end() {
     for _ in 0..50 {
         for (engine_name, engine) in engines() {
             let reply = engine.stat(tree.batch(Class::Interactive, &["here"; 3])).await.unwrap();
-            assert_eq!(reply.results, [found(FileKind::File, 20); 3], "{engine_name}");
+            assert_eq!(timeless(&reply.results), [found(FileKind::File, 20); 3], "{engine_name}");
             engine.detach(|_| ());
             engine.shutdown();
             assert_eq!(engine.counters().jobs, 1, "{engine_name}: what was given before the shutdown is done");

@@ -85,7 +85,7 @@ impl Slots {
         // SAFETY: inside our allocation, initialised since `new`; the operation has completed, so the kernel writes no
         // more.
         let answer = unsafe { &(*self.at(slot)).answer };
-        Ended { ticket, result: Ok(plain::file_stat(answer.stx_mode, answer.stx_size)) }
+        Ended { ticket, result: Ok(plain::file_stat(answer.stx_mode, answer.stx_size, answer.stx_atime.tv_sec)) }
     }
 
     /// How many are with the kernel.

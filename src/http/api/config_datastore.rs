@@ -15,12 +15,15 @@ use crate::http::context::App;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::{Datastore, MaintenanceKind, MaintenanceMode, Remains};
+use crate::store::{Datastore, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
 use crate::types::{AuthId, DatastoreName, Namespace};
 
 const LIST: &str = "config/datastore";
 const ONE: &str = "config/datastore/{store}";
+
+/// What `gc-memory-mib` is where it is not given.
+const GC_MEMORY_MIB: u64 = 256;
 
 /// A line of text.
 const LINE: ParamKind = ParamKind::Text {
@@ -70,6 +73,16 @@ macro_rules! with_settings {
             ParamSpec::optional("engine", ParamKind::Enum(&["auto", "uring", "threads", "sync"]), "How presence is checked."),
             ParamSpec::optional("workers", ParamKind::Integer { min: 1, max: 256 }, "Presence checks in flight."),
             ParamSpec::optional("io-threads", ParamKind::Integer { min: 1, max: 256 }, "Threads for file work."),
+            ParamSpec::optional(
+                "gc-method",
+                ParamKind::Enum(&["memory", "atime"]),
+                "How garbage collection tells what is in use."
+            ),
+            ParamSpec::optional(
+                "gc-memory-mib",
+                ParamKind::Integer { min: 4, max: 1_048_576 },
+                "Memory for the set of chunks in use."
+            ),
             ParamSpec::optional("owner", UID_GID, "UID:GID of new files, when the daemon runs as root."),
             ParamSpec::optional("manifest-lock-dir", ABSOLUTE_PATH, "Where an older server of the original kind has its locks."),
         ]
@@ -89,6 +102,8 @@ const KEYS: &[(&str, &str)] = &[
     ("engine", "engine"),
     ("workers", "workers"),
     ("io-threads", "io-threads"),
+    ("gc-method", "gc-method"),
+    ("gc-memory-mib", "gc-memory-mib"),
     ("owner", "owner"),
     ("manifest-lock-dir", "manifest-lock-dir"),
 ];
@@ -105,6 +120,8 @@ const DELETABLE: ParamKind = ParamKind::Enum(&[
     "engine",
     "workers",
     "io-threads",
+    "gc-method",
+    "gc-memory-mib",
     "owner",
     "manifest-lock-dir",
 ]);
@@ -123,6 +140,8 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("engine", Shape::Text, "Only where it is not auto."),
     Field::optional("workers", Shape::Integer, "Only where it is not the default, as the next."),
     Field::optional("io-threads", Shape::Integer, ""),
+    Field::optional("gc-method", Shape::Text, "Only where it is not memory."),
+    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default."),
     Field::optional("owner", Shape::Text, "UID:GID"),
     Field::optional("manifest-lock-dir", Shape::Text, ""),
 ]);
@@ -215,6 +234,8 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("engine", (section.engine != "auto").then(|| section.engine.clone().into()));
     put("workers", (section.workers != defaults.workers).then(|| section.workers.into()));
     put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
+    put("gc-method", (section.gc_method != "memory").then(|| section.gc_method.clone().into()));
+    put("gc-memory-mib", (section.gc_memory_mib != GC_MEMORY_MIB).then(|| section.gc_memory_mib.into()));
     put("owner", section.owner.map(|(uid, gid)| format!("{uid}:{gid}").into()));
     put("manifest-lock-dir", section.manifest_lock_dir.as_ref().map(|dir| dir.to_string_lossy().into()));
     Value::Object(row)
@@ -449,7 +470,7 @@ async fn destroy_data(app: &App, task: &Task, store: &Datastore) -> Result<()> {
         }
         () = task.aborted() => return Err(Error::closed("stopped: the rest of the directory is still there")),
     };
-    let Remains { links, others, base } = remains;
+    let LeftBehind { links, others, base } = remains;
     for link in links {
         task.warn(format!("{link:?} was a symbolic link: what it led to is still there"));
     }
@@ -499,12 +520,12 @@ mod tests {
         };
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
-                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
             "maintenance-mode": "type=offline", "tuning": "sync-level=file", "check-append": false, "check-finish": false,
-            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "owner": "3:4", "manifest-lock-dir": "/l",
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);
         assert_eq!(SECTION.check(&want), Ok(()));

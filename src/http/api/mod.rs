@@ -6,6 +6,7 @@ mod access_tokens;
 mod access_users;
 mod config_datastore;
 mod datastore;
+mod gc;
 mod groups;
 mod namespace;
 mod node;
@@ -13,6 +14,7 @@ mod sessions;
 mod snapshots;
 mod tasks;
 mod upload_log;
+mod verify;
 
 use serde::Serialize;
 
@@ -35,10 +37,12 @@ pub fn router() -> Router {
         access_users::ROUTES,
         datastore::ROUTES,
         config_datastore::ROUTES,
+        gc::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,
         upload_log::ROUTES,
+        verify::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
     ];

@@ -66,6 +66,8 @@ impl Driver {
         })?;
         let (bytes, announced) = (held.take(), *upload);
         let encoded = self.compute.run(move || chunk_intake::check(bytes, &announced)).await??;
+        // Until the session knows it, so that no garbage collection begins between the two.
+        let _change = self.store.begin_change();
         let received_bytes = upload.encoded_bytes;
         let (disk_bytes, arrival) = match self.store.insert_chunk(upload.digest, encoded, upload.size).await? {
             Inserted::New { bytes } => (bytes, Arrival::New),

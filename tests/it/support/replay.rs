@@ -423,7 +423,6 @@ pub fn is_not_yet(method: &str, target: &str) -> bool {
         "prune",
         "prune-datastore",
         "gc",
-        "verify",
         "change-owner",
         "download",
         "download-decoded",

@@ -91,6 +91,7 @@ impl World {
             store: self.store.clone(),
             lease,
             task,
+            tasks: self.tasks.clone(),
             compute: self.compute.clone(),
             benchmark: false,
             snapshot_path: self.snapshot_dir(&snapshot).display().to_string(),

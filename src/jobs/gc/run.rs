@@ -1,0 +1,139 @@
+//! A garbage collection from its first line to its last.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::cutoff::Cutoff;
+use super::mark::{mark, name_missing};
+use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
+use super::sweep::{Progress, Rule, SIZE_SAMPLE_CHUNKS, sweep};
+use crate::error::{Error, Kind, Result};
+use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
+use crate::task::{Registry, Task};
+use crate::types::{AuthId, Upid};
+
+/// Chunk directories of a datastore.
+const DIRS: u32 = 1 << 16;
+
+/// Type of the task.
+pub const WORKER_TYPE: &str = "garbage_collection";
+
+/// What a run found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcReport {
+    /// The status that is kept.
+    pub status: GcStatus,
+    /// What the marking found, and what it took.
+    pub marked: Marked,
+    /// What the sweep found, and what it took.
+    pub swept: Swept,
+}
+
+/// Starts a garbage collection as a task, which ends early when somebody aborts it, or when `closing` resolves. `guard` is kept until it is over.
+///
+/// Errors: `Busy` while another one runs on this datastore, or while another process uses it.
+pub async fn start(
+    store: Datastore,
+    tasks: &Registry,
+    auth: &AuthId,
+    closing: impl Future<Output = ()> + Send + 'static,
+    guard: impl Send + 'static,
+) -> Result<Upid> {
+    let collection = begin(&store).await?;
+    let task = match tasks.start(WORKER_TYPE, Some(store.name().to_string()), auth).await {
+        Ok(task) => task,
+        Err(e) => {
+            collection.end().await;
+            return Err(e);
+        }
+    };
+    let upid = task.upid().clone();
+    tokio::spawn(async move {
+        let result = run(&store, collection, &task, closing).await;
+        task.end(result.map(drop).map_err(|e| e.to_string())).await;
+        drop(guard);
+    });
+    Ok(upid)
+}
+
+/// Takes the right to remove chunks.
+pub async fn begin(store: &Datastore) -> Result<Collection> {
+    store.begin_collection().await.map_err(|e| match e.kind() {
+        Kind::Busy => e.context(format_args!("unable to start garbage collection on datastore '{}'", store.name())),
+        _ => e,
+    })
+}
+
+/// Collects the garbage of a datastore, tells the task how far it is, and stores the status of a complete run. An abort of the task, or
+/// `closing`, ends it within the file operation that it is in.
+pub async fn run(
+    store: &Datastore,
+    collection: Collection,
+    task: &Task,
+    closing: impl Future<Output = ()>,
+) -> Result<GcReport> {
+    let result = {
+        let work = collect(store, &collection, task);
+        tokio::pin!(work);
+        tokio::select! {
+            result = &mut work => result,
+            () = task.aborted() => {
+                task.log("received abort request ...");
+                collection.stop();
+                // What has begun to remove ends first; only then may anybody else come in.
+                work.await
+            }
+            () = closing => {
+                collection.stop();
+                work.await.map_err(|e| match e.kind() {
+                    Kind::Closed => Error::closed("the server is shutting down"),
+                    _ => e,
+                })
+            }
+        }
+    };
+    collection.end().await;
+    result
+}
+
+async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Result<GcReport> {
+    let GcConfig { method, memory_max } = store.config().gc;
+    task.log(format!("starting garbage collection on store {}", store.name()));
+    if method == Method::AccessTime {
+        task.log("checking that the file system keeps access times");
+        collection.check_access_times().await?;
+    }
+    let phase1_start = store.clock().now();
+    let cutoff = Cutoff::new(phase1_start, store.oldest_writer());
+    let rule = Rule { cutoff, method, sample: Arc::new(AtomicUsize::new(SIZE_SAMPLE_CHUNKS)) };
+    let (mut marked, mut swept, mut progress) = (Marked::default(), Swept::default(), Progress::default());
+    let (mut next, mut width) = (0, DIRS);
+    while next < DIRS {
+        let pass = collection.begin_pass(next..DIRS.min(next + width), memory_max).await?;
+        task.log("Start GC phase1 (mark used chunks)");
+        let files = mark(&pass, method, task, &mut marked).await?;
+        let range = pass.prefixes();
+        if range != (0..DIRS) {
+            let (end, max) = (range.end - 1, shown_bytes(memory_max));
+            task.log(format!("the live chunks do not fit into {max}: this pass is about {next:04x} to {end:04x}"));
+        }
+        task.log("Start GC phase2 (sweep unused chunks)");
+        let unmet_before = swept.unmet;
+        sweep(&pass, &rule, task, (&mut swept, &mut progress)).await?;
+        if swept.unmet > unmet_before {
+            name_missing(&pass, store, &files, task).await?;
+        }
+        // Digests are spread evenly, so the next pass will hold about as many directories.
+        (next, width) = (range.end, range.end - range.start);
+    }
+    collection.confirm().await?;
+    let status = swept.status(&marked, task.upid().to_string());
+    status.lines().into_iter().chain(estimate(&swept)).for_each(|line| task.log(line));
+    task.log(effort(&marked, &swept));
+    let json = serde_json::to_vec(&status).map_err(|e| Error::invalid("status cannot be written").with_source(e))?;
+    if let Err(e) = collection.write_status(json).await {
+        // The garbage is gone all the same; on a full disk that may be the only thing that works.
+        task.log(format!("the status of this run is not kept: {e}"));
+    }
+    Ok(GcReport { status, marked, swept })
+}

@@ -1,0 +1,184 @@
+//! Phase 2: one chunk directory after the other, several at a time.
+//!
+//! A directory is the unit of work: read, its candidates looked at as one batch, judged, removed. Nothing is locked meanwhile but, one by one, the
+//! digests that go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::cutoff::{Cutoff, Verdict};
+use super::mark::{count, cut_off};
+use super::report::Swept;
+use crate::engine::FileStat;
+use crate::error::{Error, Result};
+use crate::store::{ChunkName, GcMethod as Method, Pass, Remains, Removed};
+use crate::task::Task;
+
+/// Directories that are worked on at a time: half of the pool, so that backups are served in between.
+const DIRS_IN_FLIGHT: usize = 8;
+
+/// Live chunks that are looked at for their sizes, in the whole run: the mean of 4096 is within 3 % of the true one even where sizes vary by as
+/// much as they are large. That is all that live chunks cost; a store with no more of them is measured exactly.
+pub(super) const SIZE_SAMPLE_CHUNKS: usize = 4096;
+
+/// Files that could not be looked at before the disk is taken for broken.
+const UNREADABLE_MAX: u64 = 100;
+
+/// How a sweep judges.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) cutoff: Cutoff,
+    pub(super) method: Method,
+    /// What is left of the sample.
+    pub(super) sample: Arc<AtomicUsize>,
+}
+
+/// How far a run is, over all of its passes.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    percentage: u32,
+    unreadable: u64,
+}
+
+/// What one directory had.
+#[derive(Debug, Default)]
+struct Dir {
+    swept: Swept,
+    unreadable: Vec<(ChunkName, rustix::io::Errno)>,
+}
+
+/// Sweeps the directories of a pass, and adds what they had to `swept`. On an error no further directory is begun, and those that are begun
+/// are waited for.
+pub(super) async fn sweep(
+    pass: &Pass,
+    rule: &Rule,
+    task: &Task,
+    (swept, progress): (&mut Swept, &mut Progress),
+) -> Result<()> {
+    let dirs = pass.chunk_dirs().await?;
+    swept.unmet += dirs.unmet;
+    let mut left = dirs.present.into_iter();
+    let mut running = VecDeque::new();
+    let mut failure = None;
+    loop {
+        while failure.is_none()
+            && running.len() < DIRS_IN_FLIGHT
+            && let Some(prefix) = left.next()
+        {
+            let (pass, rule) = (pass.clone(), rule.clone());
+            running.push_back((prefix, tokio::spawn(async move { sweep_dir(&pass, prefix, &rule).await })));
+        }
+        let Some((prefix, dir)) = running.pop_front() else { break };
+        match dir.await.map_err(cut_off).and_then(|dir| dir) {
+            Ok(dir) => {
+                progress.tell(prefix, swept.chunks, &dir, task);
+                swept.add(&dir.swept);
+                if progress.unreadable > UNREADABLE_MAX {
+                    failure = failure.or_else(|| Some(too_many_unreadable()));
+                }
+            }
+            // The first one counts; those behind it are likely the same.
+            Err(e) => failure = failure.or(Some(e)),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn too_many_unreadable() -> Error {
+    let text = format!("more than {UNREADABLE_MAX} chunk files could not be looked at");
+    Error::io(text, std::io::Error::other("the disk fails: look at the kernel's log"))
+}
+
+impl Progress {
+    fn tell(&mut self, prefix: u16, chunks_before: u64, dir: &Dir, task: &Task) {
+        let percentage = u32::from(prefix) * 100 / 65_536;
+        if percentage > self.percentage && dir.swept.chunks > 0 {
+            task.log(format!("processed {percentage}% ({chunks_before} chunks)"));
+            self.percentage = percentage;
+        }
+        for (name, errno) in &dir.unreadable {
+            self.unreadable += 1;
+            let error = std::io::Error::from(*errno);
+            task.warn(format!("chunk {name} could not be looked at and stays - {error}"));
+        }
+    }
+}
+
+async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
+    let remains = match rule.method {
+        Method::Memory => Remains::Sample(rule.sample.load(Ordering::Relaxed)),
+        Method::AccessTime => Remains::All,
+    };
+    let listing = pass.list_chunks(prefix, remains).await?;
+    let mut dir = Dir::default();
+    dir.swept.unmet = listing.unmet;
+    dir.swept.unasked_chunks = listing.live;
+    dir.swept.chunks = listing.live + count(listing.candidates.len());
+    if listing.candidates.is_empty() {
+        return Ok(dir);
+    }
+    let names: Vec<ChunkName> = listing.candidates.iter().map(|candidate| candidate.name).collect();
+    let stats = pass.stat(&names).await?;
+    let mut old = Vec::new();
+    let mut sampled = 0;
+    for (candidate, stat) in listing.candidates.iter().zip(stats) {
+        let name = candidate.name;
+        let is_sample = candidate.stays && name.bad.is_none();
+        sampled += usize::from(is_sample);
+        dir.swept.stats += u64::from(!is_sample);
+        match stat {
+            Ok(None) => {}
+            Ok(Some(stat)) if is_sample => {
+                dir.swept.sampled_chunks += 1;
+                dir.swept.sampled_bytes += stat.size_bytes;
+            }
+            Ok(Some(stat)) if candidate.stays => dir.swept.used_bytes += stat.size_bytes,
+            Ok(Some(stat)) => match rule.cutoff.judge(stat.accessed) {
+                Verdict::Remove => old.push((name, stat)),
+                verdict => dir.swept.keep(name, verdict, &stat),
+            },
+            Err(_) if is_sample => dir.swept.unasked_chunks += 1,
+            Err(errno) => dir.unreadable.push((name, errno)),
+        }
+    }
+    // Several directories may have taken from what was left at once; then the sample is a little larger.
+    let taken = |left: usize| Some(left.saturating_sub(sampled));
+    let _ = rule.sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    remove(pass, rule, old, &mut dir.swept).await?;
+    Ok(dir)
+}
+
+async fn remove(pass: &Pass, rule: &Rule, old: Vec<(ChunkName, FileStat)>, swept: &mut Swept) -> Result<()> {
+    let names: Vec<ChunkName> = old.iter().map(|(name, _)| *name).collect();
+    let removed = pass.remove(&names, rule.cutoff.min_atime).await?;
+    for ((name, stat), removed) in old.into_iter().zip(removed) {
+        match removed {
+            Removed::Yes { bytes } => {
+                swept.removed_bytes += bytes;
+                *(if name.bad.is_none() { &mut swept.removed_chunks } else { &mut swept.removed_bad }) += 1;
+            }
+            Removed::Vanished => {}
+            Removed::Kept => swept.keep(name, Verdict::InUse, &stat),
+            Removed::Younger(stat) => swept.keep(name, rule.cutoff.judge(stat.accessed), &stat),
+        }
+    }
+    Ok(())
+}
+
+impl Swept {
+    /// Counts a file that stays (spec 07 §1.4).
+    fn keep(&mut self, name: ChunkName, verdict: Verdict, stat: &FileStat) {
+        match (verdict, name.bad) {
+            (Verdict::Pending, None) => {
+                self.pending_chunks += 1;
+                self.pending_bytes += stat.size_bytes;
+            }
+            (Verdict::Pending, Some(_)) => self.still_bad += 1,
+            (_, bad) => {
+                self.used_chunks += u64::from(bad.is_none());
+                self.used_bytes += stat.size_bytes;
+            }
+        }
+    }
+}
