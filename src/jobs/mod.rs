@@ -4,3 +4,4 @@ pub mod gc;
 pub mod verify;
 pub mod due;
 pub mod state;
+pub mod prune;
