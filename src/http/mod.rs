@@ -31,6 +31,7 @@ pub mod shape;
 mod tls;
 pub mod upgrade;
 mod user_book;
+mod work;
 
 pub use self::metrics::MetricsPage;
 pub use context::{App, Delays, RequestContext, read_body};

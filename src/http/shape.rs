@@ -28,6 +28,8 @@ pub enum Shape {
     Array(&'static Shape),
     /// The shape or `null`.
     Nullable(&'static Shape),
+    /// One of these shapes, as the parameters ask for.
+    OneOf(&'static [Shape]),
 }
 
 /// One field of an object.
@@ -90,6 +92,7 @@ impl Shape {
             (Self::Any, _) => Ok(()),
             (Self::Nullable(_), Value::Null) => Ok(()),
             (Self::Nullable(shape), _) => shape.check_at(value, at),
+            (Self::OneOf(shapes), _) => fits(shapes.iter().any(|shape| shape.check_at(value, at).is_ok())),
             (Self::Null, _) => fits(value.is_null()),
             (Self::Boolean, _) => fits(value.is_boolean()),
             (Self::Integer, _) => fits(value.is_i64() || value.is_u64()),

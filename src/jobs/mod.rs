@@ -4,3 +4,4 @@ pub mod due;
 pub mod gc;
 pub mod state;
 pub mod verify;
+pub mod prune;

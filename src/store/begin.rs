@@ -49,7 +49,7 @@ impl Begin {
                 Ok(BackupLease::new(Lease::new(store, (namespace, name), base, group_made, locks)))
             }
             Err(e) => {
-                if group_made && let Err(e) = remove_group_if_empty(disk, &group_dir) {
+                if group_made && let Err(e) = remove_group_if_empty(disk, &self.store.durable, &group_dir) {
                     tracing::warn!(dir = ?group_dir, error = %e, "unable to remove an empty group");
                 }
                 drop(group);

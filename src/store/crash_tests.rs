@@ -1,7 +1,6 @@
 //! Every step of a backup fails once, and the machine dies before every step once: what does a reopened datastore show?
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::layout::is_temp_name;
 use super::test_support::*;
@@ -108,21 +107,4 @@ async fn the_machine_may_die_before_each_step() {
         let finished = check(&base, &store, &context).await;
         assert!(finished || !done, "{context}: a finished backup is lost");
     }
-}
-
-/// A dead daemon holds no locks and a closed one has no record of temporary files; here its threads may need a moment to let go.
-async fn reopen(base: &Path) -> Datastore {
-    let is_record = |path: &Path| path.to_str().is_some_and(|p| p.contains(super::RECORD_PREFIX));
-    let is_held = |path: &Path| {
-        let exclusive = crate::engine::LockMode::Exclusive;
-        std::fs::File::open(path).is_ok_and(|file| crate::engine::try_flock(&file, exclusive).is_err())
-    };
-    for _ in 0..2000 {
-        let mut entries = std::fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path());
-        if !super::process_lock::is_open(base) && !entries.any(|path| is_record(&path) && is_held(&path)) {
-            return open(base).await;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("the old datastore is still open");
 }

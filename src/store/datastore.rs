@@ -1,16 +1,18 @@
 //! The public face of a datastore.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::attributes::owner_of;
 use super::backup::BackupLease;
 use super::begin::Begin;
 use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
+use super::claims::Claims;
 use super::config::DatastoreConfig;
 use super::create;
 use super::custody::Custody;
@@ -31,10 +33,10 @@ use super::reader::ReaderLease;
 use super::removal;
 use super::set_aside::{self, Doubt, Stored};
 use super::snapshot::{FileInfo, GroupFilter, LoadedManifest, ManifestSummary, SnapshotDir};
-use super::snapshot::{list_files, load_manifest, read_owner, store_client_log, store_manifest};
+use super::snapshot::{list_files, load_manifest, store_client_log, store_manifest};
 use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
-use super::tree::{self, GroupInfo, NamespaceRemoval};
+use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Result};
@@ -77,6 +79,8 @@ pub(super) struct Inner {
     pub(super) process_lock: Arc<ProcessLock>,
     pub(super) custody: Arc<Custody>,
     pub(super) manifest_locks: ManifestLocks,
+    /// Changes of one owner file, one after the other.
+    pub(super) owner_turns: Claims<PathBuf>,
     pub(super) chunks: Arc<ChunkStore>,
     pub(super) checker: Arc<Checker>,
     pub(super) operations: Arc<Operations>,
@@ -114,6 +118,7 @@ impl Inner {
         let custody = Arc::clone(&process_lock.custody);
         Ok(Self {
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
+            owner_turns: Claims::default(),
             chunks: Arc::new(ChunkStore::new(name, layout.clone(), durable.clone(), Arc::clone(&custody))),
             operations: Arc::new(Operations::new(config.name.clone(), config.maintenance.clone())),
             checker: Arc::new(Checker::open(disk, layout.clone(), network_fs).map_err(opening)?),
@@ -328,12 +333,6 @@ impl Datastore {
         self.inner.run(move |disk, inner| removal::create_namespace(disk, inner, &parent, ns)).await
     }
 
-    /// Removes a namespace and those below it, with `delete_groups` also their groups; protected snapshots stay, and are an error
-    /// once all else is gone. One that does not exist is removed already.
-    pub async fn delete_namespace(&self, ns: &Namespace, delete_groups: bool) -> Result<NamespaceRemoval> {
-        removal::delete_namespace(&self.inner, ns, delete_groups).await
-    }
-
     /// That the datastore is at its place: one whose disk is unmounted has no groups to show, and that is no answer.
     pub async fn confirm_place(&self) -> Result<()> {
         self.inner.checker.confirm_place(&self.inner.engine).await
@@ -346,7 +345,7 @@ impl Datastore {
     }
 
     /// Looks at each group, some at once, and returns what was found in the order of `groups`.
-    async fn each_group<T: Send + 'static>(
+    pub(super) async fn each_group<T: Send + 'static>(
         &self,
         ns: &Namespace,
         groups: Vec<Group>,
@@ -379,18 +378,7 @@ impl Datastore {
     /// Owner of a group.
     pub async fn owner(&self, ns: &Namespace, group: &Group) -> Result<AuthId> {
         let (path, group) = (self.inner.layout.owner(ns, group), group.clone());
-        let owner = self.inner.run(move |disk, _| {
-            if disk.lstat(path.parent().unwrap_or(&path)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-                return Err(no_entry());
-            }
-            read_owner(disk, &path, &group)
-        });
-        owner.await
-    }
-
-    /// Removes a snapshot, and its group when that was the last one. Refused while somebody uses it, and when it is protected.
-    pub async fn remove_snapshot(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<()> {
-        removal::remove_snapshot(&self.inner, ns, snapshot, removal::Emptied::RemoveGroup).await
+        self.inner.run(move |disk, _| owner_of(disk, &path, &group)).await
     }
 
     /// Stores the client's log of a backup; refused if there is one. The CRC is checked here.

@@ -197,7 +197,8 @@ impl Lease {
         remove_snapshot_dir(disk, &self.store.durable, &self.dir).map_err(removing)?;
         if self.group_made {
             let group = self.store.layout.group(&self.namespace, self.snapshot.group());
-            remove_group_if_empty(disk, &group).map_err(|e| failed("unable to remove emptied group", &group, e))?;
+            let removed = remove_group_if_empty(disk, &self.store.durable, &group);
+            removed.map_err(|e| failed("unable to remove emptied group", &group, e))?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@
 //! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
 
+mod attributes;
 mod backup;
 mod begin;
 mod census;
@@ -57,6 +58,7 @@ mod taken;
 mod temps;
 mod tree;
 
+pub use attributes::{GROUP_NOTES_BYTES_MAX, SnapshotState};
 pub use backup::{BackupLease, Base};
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
@@ -77,13 +79,16 @@ pub use operations::{
 pub use presence::{CheckReport, MissingReason};
 pub use process_lock::Exclusion;
 pub use reader::ReaderLease;
+pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
 pub use suspects::SUSPECTS_MAX;
 pub use taken::{Stay, Taken, TakenWatch, Taking};
 pub use temps::RECORD_PREFIX;
-pub use tree::{Counts, GroupInfo, NamespaceRemoval, SnapshotFiles, TypeCounts};
+pub use tree::{Counts, GroupInfo, SnapshotFiles, TypeCounts};
 
+#[cfg(test)]
+mod attributes_tests;
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]

@@ -1,20 +1,43 @@
-//! How snapshots, groups and namespaces go (spec 01 §7, §9), and how a namespace comes.
+//! How snapshots, groups and namespaces go (spec 01 §4.2, §7, §9), and how a namespace comes.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Datastore;
+use super::attributes::is_protected;
 use super::begin::DIR_MODE;
 use super::datastore::Inner;
 use super::explain::failed;
-use super::layout::{NAMESPACE_DIR, PROTECTED_FILE};
+use super::layout::{NAMESPACE_DIR, NOTES_FILE, OWNER_FILE};
 use super::lock::DirLock;
 use super::manifest_lock::ManifestLock;
 use super::snapshot::{remove_group_if_empty, remove_snapshot_dir};
-use super::tree::{self, NamespaceRemoval};
-use crate::engine::{Disk, LockMode};
+use super::tree;
+use crate::engine::{Disk, FileKind, LockMode};
 use crate::error::{Error, Result};
 use crate::types::{BackupType, Group, Namespace, Snapshot};
+
+/// What the removal of a group or a namespace did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RemovalReport {
+    /// Groups that are gone.
+    pub removed_groups: u64,
+    /// Snapshots that stay because they are protected.
+    pub protected_snapshots: u64,
+    /// Snapshots that are gone.
+    pub removed_snapshots: u64,
+}
+
+/// What it means that a protected snapshot keeps a group or a namespace from going. It stays in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnProtected {
+    /// An error, once all else is gone.
+    Fail,
+    /// A number in the report.
+    Count,
+}
 
 /// What becomes of a group whose last snapshot goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +59,10 @@ pub(super) async fn remove_snapshot(
     let locked = store.run(move |disk, _| {
         let lock = DirLock::take(disk, &dir, LockMode::Exclusive)
             .map_err(|refusal| refusal.of_snapshot(&dir, "possibly running or in use"))?;
-        match disk.lstat(&dir.join(PROTECTED_FILE)) {
-            Ok(_) => Err(Error::invalid("cannot remove protected snapshot")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(lock),
-            Err(e) => Err(failed("unable to stat", &dir, e)),
+        if is_protected(disk, &dir)? {
+            return Err(Error::invalid("cannot remove protected snapshot"));
         }
+        Ok(lock)
     });
     let lock = locked.await?;
     let manifest = store.layout.manifest(ns, snapshot);
@@ -57,7 +79,7 @@ pub(super) async fn remove_snapshot(
         store.manifest_locks.forget(disk, &manifest);
         drop((manifest_lock, lock));
         if emptied == Emptied::RemoveGroup {
-            remove_emptied_group(disk, &store.layout.group(&ns, snapshot.group()));
+            remove_emptied_group(disk, store, &store.layout.group(&ns, snapshot.group()));
         }
         Ok(())
     });
@@ -65,16 +87,16 @@ pub(super) async fn remove_snapshot(
 }
 
 /// Tidies up behind the last snapshot of a group; that this fails is no failure of what was asked for.
-fn remove_emptied_group(disk: &Disk, dir: &Path) {
+fn remove_emptied_group(disk: &Disk, store: &Inner, dir: &Path) {
     let Ok(lock) = DirLock::take(disk, dir, LockMode::Exclusive) else { return };
-    if let Err(e) = remove_group_if_empty(disk, dir) {
+    if let Err(e) = remove_group_if_empty(disk, &store.durable, dir) {
         tracing::warn!(?dir, error = %e, "unable to remove an emptied group");
     }
     drop(lock);
 }
 
-/// Removes a group but for its protected snapshots.
-async fn remove_group(store: &Arc<Inner>, ns: &Namespace, group: &Group, report: &mut NamespaceRemoval) -> Result<()> {
+/// Removes a group but for its protected snapshots. The first snapshot that is in use ends it.
+async fn remove_group(store: &Arc<Inner>, ns: &Namespace, group: &Group, report: &mut RemovalReport) -> Result<()> {
     let (own_ns, own_group) = (ns.clone(), group.clone());
     let locked = store.run(move |disk, store| {
         let dir = store.layout.group(&own_ns, &own_group);
@@ -85,8 +107,8 @@ async fn remove_group(store: &Arc<Inner>, ns: &Namespace, group: &Group, report:
     let (lock, snapshots) = locked.await?;
     let mut protected = 0;
     for snapshot in snapshots {
-        let marker = store.layout.snapshot(ns, &snapshot).join(PROTECTED_FILE);
-        if store.run(move |disk, _| Ok(disk.lstat(&marker).is_ok())).await? {
+        let dir = store.layout.snapshot(ns, &snapshot);
+        if store.run(move |disk, _| is_protected(disk, &dir)).await? {
             protected += 1;
         } else {
             remove_snapshot(store, ns, &snapshot, Emptied::KeepGroup).await?;
@@ -95,15 +117,68 @@ async fn remove_group(store: &Arc<Inner>, ns: &Namespace, group: &Group, report:
     }
     report.protected_snapshots += protected;
     let dir = store.layout.group(ns, group);
-    let removed = store.run(move |disk, _| {
-        // Stray files in a group are nobody's; with protected snapshots the group stays as it is.
-        let removed = if protected == 0 { disk.remove_tree(&dir) } else { Ok(()) };
+    let removed = store.run(move |disk, store| {
+        // With protected snapshots the group stays as it is.
+        let removed = if protected == 0 { remove_emptied_tree(disk, store, &dir) } else { Ok(false) };
         drop(lock);
         removed.map_err(|e| failed("removing group directory failed:", &dir, e))
     });
-    removed.await?;
-    report.removed_groups += u64::from(protected == 0);
+    report.removed_groups += u64::from(removed.await?);
     Ok(())
+}
+
+/// Removes the directory of a group without snapshots. Stray files in it are nobody's; they go before the owner, so that a crash on the way
+/// leaves a group that a backup or another removal can work with.
+fn remove_emptied_tree(disk: &Disk, store: &Inner, dir: &Path) -> io::Result<bool> {
+    for entry in disk.read_dir(dir)? {
+        let path = dir.join(&entry.name);
+        let removed = match entry.kind {
+            _ if [OWNER_FILE, NOTES_FILE].contains(&entry.name.as_str()) => Ok(()),
+            FileKind::Dir => disk.remove_tree(&path),
+            FileKind::File | FileKind::Other => disk.unlink(&path),
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    remove_group_if_empty(disk, &store.durable, dir)
+}
+
+impl Datastore {
+    /// Removes a snapshot, and its group when that was the last one. Refused while somebody uses it, and when it is protected.
+    pub async fn remove_snapshot(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<()> {
+        remove_snapshot(&self.inner, ns, snapshot, Emptied::RemoveGroup).await
+    }
+
+    /// Removes a group with its owner and notes, but for protected snapshots: while it has one it stays. Refused while a backup runs.
+    pub async fn remove_group(
+        &self,
+        ns: &Namespace,
+        group: &Group,
+        on_protected: OnProtected,
+    ) -> Result<RemovalReport> {
+        let mut report = RemovalReport::default();
+        remove_group(&self.inner, ns, group, &mut report).await?;
+        match (report.protected_snapshots, on_protected) {
+            (1.., OnProtected::Fail) => Err(Error::invalid(format!(
+                "group {group} only partially deleted due to protected snapshots: {} removed, {} protected",
+                report.removed_snapshots, report.protected_snapshots
+            ))),
+            _ => Ok(report),
+        }
+    }
+
+    /// Removes a namespace and those below it, with `delete_groups` also their groups, but for protected snapshots. What remains is an error
+    /// once all else is gone. One that does not exist is removed already.
+    pub async fn delete_namespace(
+        &self,
+        ns: &Namespace,
+        delete_groups: bool,
+        on_protected: OnProtected,
+    ) -> Result<RemovalReport> {
+        delete_namespace(&self.inner, ns, delete_groups, on_protected).await
+    }
 }
 
 /// Makes the directory of `ns`, whose parent has to be there.
@@ -129,15 +204,16 @@ pub(super) fn create_namespace(
 }
 
 /// Removes a namespace from the leaves up.
-pub(super) async fn delete_namespace(
+async fn delete_namespace(
     store: &Arc<Inner>,
     ns: &Namespace,
     delete_groups: bool,
-) -> Result<NamespaceRemoval> {
+    on_protected: OnProtected,
+) -> Result<RemovalReport> {
     if ns.is_root() {
         return Err(Error::invalid("cannot delete root namespace"));
     }
-    let mut report = NamespaceRemoval::default();
+    let mut report = RemovalReport::default();
     let own = ns.clone();
     let listed = store.run(move |disk, store| match tree::namespace_exists(disk, &store.layout, &own)? {
         true => tree::namespaces(disk, &store.layout, &own, usize::MAX),
@@ -153,14 +229,19 @@ pub(super) async fn delete_namespace(
         store.run(move |disk, store| remove_empty_dirs(disk, store, &below)).await?;
     }
     let own = ns.clone();
-    if store.run(move |disk, store| tree::namespace_exists(disk, &store.layout, &own)).await? {
-        return Err(Error::invalid(if delete_groups {
-            "only partially deleted due to existing protected snapshots "
-        } else {
-            "only partially deleted due to existing groups but `delete-groups` not true "
-        }));
+    let remains = store.run(move |disk, store| tree::namespace_exists(disk, &store.layout, &own)).await?;
+    match (remains, delete_groups, report.protected_snapshots, on_protected) {
+        (false, ..) | (true, true, 1.., OnProtected::Count) => Ok(report),
+        (true, false, ..) => {
+            Err(Error::invalid("only partially deleted due to existing groups but `delete-groups` not true "))
+        }
+        (true, true, 1.., OnProtected::Fail) => {
+            Err(Error::invalid("only partially deleted due to existing protected snapshots "))
+        }
+        (true, true, 0, _) => Err(Error::invalid(format!(
+            "only partially deleted: in the directory of namespace {ns} are files that belong to no group"
+        ))),
     }
-    Ok(report)
 }
 
 /// Removes the directories of one namespace as far as nothing is in them.

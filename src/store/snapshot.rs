@@ -239,7 +239,7 @@ pub(super) fn remove_snapshot_dir(disk: &Disk, durable: &Durable, dir: &Path) ->
 }
 
 /// Removes a group's directory with its owner and notes if nothing else is in it; says whether it did. The caller holds the group's lock.
-pub(super) fn remove_group_if_empty(disk: &Disk, dir: &Path) -> io::Result<bool> {
+pub(super) fn remove_group_if_empty(disk: &Disk, durable: &Durable, dir: &Path) -> io::Result<bool> {
     let entries = match disk.read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         entries => entries?,
@@ -248,13 +248,24 @@ pub(super) fn remove_group_if_empty(disk: &Disk, dir: &Path) -> io::Result<bool>
         return Ok(false);
     }
     // The owner last: without it nobody sees the group, and a backup may take an empty directory over.
-    for name in [NOTES_FILE, OWNER_FILE] {
-        match disk.unlink(&dir.join(name)) {
+    let owner_path = dir.join(OWNER_FILE);
+    let owner = disk.read(&owner_path, OWNER_BYTES_MAX);
+    for path in [&dir.join(NOTES_FILE), &owner_path] {
+        match disk.unlink(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
     }
-    disk.rmdir(dir).map(|()| true)
+    match (disk.rmdir(dir), owner) {
+        // Somebody gave it notes or another owner meanwhile, which needs no lock: so it stays, and somebody's it has to be.
+        (Err(e), Ok(owner)) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            match durable.create_exclusive(disk, &owner_path, &owner, 0o666) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                _ => Ok(false),
+            }
+        }
+        (removed, _) => removed.map(|()| true),
+    }
 }
 
 /// Whether a group is what a crash leaves between the making of its directory and the writing of its owner: nothing in it, or an

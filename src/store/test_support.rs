@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -171,6 +172,23 @@ pub(crate) async fn closed(base: &Path) {
     while super::process_lock::is_open(base) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
+}
+
+/// A dead daemon holds no locks and a closed one has no record of temporary files; here its threads may need a moment to let go.
+pub(super) async fn reopen(base: &Path) -> Datastore {
+    let is_record = |path: &Path| path.to_str().is_some_and(|p| p.contains(super::RECORD_PREFIX));
+    let is_held = |path: &Path| {
+        let exclusive = crate::engine::LockMode::Exclusive;
+        std::fs::File::open(path).is_ok_and(|file| crate::engine::try_flock(&file, exclusive).is_err())
+    };
+    for _ in 0..2000 {
+        let mut entries = std::fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path());
+        if !super::process_lock::is_open(base) && !entries.any(|path| is_record(&path) && is_held(&path)) {
+            return open(base).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the old datastore is still open");
 }
 
 /// Every path below `dir`, relative to it.

@@ -71,17 +71,6 @@ impl Counts {
     }
 }
 
-/// What the removal of a namespace did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceRemoval {
-    /// Groups that are gone.
-    pub removed_groups: u64,
-    /// Snapshots that are gone.
-    pub removed_snapshots: u64,
-    /// Snapshots that stay because they are protected.
-    pub protected_snapshots: u64,
-}
-
 /// Names of the directories in `dir`, sorted; none if it is not there.
 fn subdirs(disk: &Disk, dir: &Path) -> Result<Vec<String>> {
     let entries = match disk.read_dir(dir) {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::test_support::*;
-use super::{Datastore, SyncLevel};
+use super::{Datastore, OnProtected, SyncLevel};
 use crate::clock::Clock;
 use crate::error::Kind;
 use crate::types::Namespace;
@@ -222,17 +222,19 @@ async fn namespaces_come_and_go() {
     }
     let marker = base.join("ns/alpha/ns/beta/vm/1/2024-06-05T14:23:38Z/.protected");
     std::fs::File::create_new(&marker).unwrap();
-    let error = store.delete_namespace(&alpha, false).await.unwrap_err();
+    let error = store.delete_namespace(&alpha, false, OnProtected::Fail).await.unwrap_err();
     assert!(error.to_string().starts_with("only partially deleted due to existing groups but"), "{error}");
-    assert!(store.delete_namespace(&alpha, true).await.unwrap_err().to_string().contains("protected"));
+    assert!(
+        store.delete_namespace(&alpha, true, OnProtected::Fail).await.unwrap_err().to_string().contains("protected")
+    );
     let left = store.groups(&beta).await.unwrap();
     assert_eq!(left[0].snapshots.iter().map(|s| s.snapshot.clone()).collect::<Vec<_>>(), [kept]);
     std::fs::remove_file(&marker).unwrap();
-    let report = store.delete_namespace(&alpha, true).await.unwrap();
+    let report = store.delete_namespace(&alpha, true, OnProtected::Fail).await.unwrap();
     assert_eq!((report.removed_groups, report.removed_snapshots, report.protected_snapshots), (1, 1, 0));
     assert!(!base.join("ns/alpha").exists());
-    store.delete_namespace(&alpha, false).await.unwrap();
-    assert!(store.delete_namespace(&Namespace::root(), true).await.is_err());
+    store.delete_namespace(&alpha, false, OnProtected::Fail).await.unwrap();
+    assert!(store.delete_namespace(&Namespace::root(), true, OnProtected::Fail).await.is_err());
     let error = store.groups(&beta).await.unwrap_err();
     assert_eq!(error.to_string(), "ENOENT: No such file or directory");
 }

@@ -10,6 +10,10 @@ mod gc;
 mod groups;
 mod namespace;
 mod node;
+mod notes;
+mod owner;
+mod protected;
+mod prune;
 mod sessions;
 mod snapshots;
 mod tasks;
@@ -41,6 +45,10 @@ pub fn router() -> Router {
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,
+        notes::ROUTES,
+        protected::ROUTES,
+        owner::ROUTES,
+        prune::ROUTES,
         upload_log::ROUTES,
         verify::ROUTES,
         sessions::ROUTES,

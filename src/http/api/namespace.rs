@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use super::groups::{ERROR_ON_PROTECTED, REMOVED, on_protected};
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
@@ -60,13 +61,9 @@ pub(super) const ROUTES: &[Route] = &[
             STORE,
             ParamSpec::required("ns", ParamKind::NAMESPACE, "Which one."),
             ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it."),
-            ParamSpec::optional(
-                "error-on-protected",
-                ParamKind::Boolean,
-                "Whether snapshots that stay because they are protected make this call fail; the default.",
-            ),
+            ERROR_ON_PROTECTED,
         ],
-        returns: Returns::NULL,
+        returns: Returns::Data(REMOVED),
         handler: |context, params| Box::pin(delete(context, params)),
         about: "Removes a namespace and those below it.",
     },
@@ -100,10 +97,7 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
 async fn delete(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let delete_groups = params.bool("delete-groups").unwrap_or(false);
-    let removed = place.open(&context)?.delete_namespace(&place.ns, delete_groups).await?;
+    let removed = place.open(&context)?.delete_namespace(&place.ns, delete_groups, on_protected(&params)).await?;
     tracing::info!(store = %place.store, ns = %place.ns, by = %context.auth, ?removed, "namespace removed");
-    if removed.protected_snapshots > 0 && params.bool("error-on-protected").unwrap_or(true) {
-        return Err(Error::invalid("only partially deleted due to protected snapshots "));
-    }
-    reply(Value::Null)
+    reply(removed)
 }

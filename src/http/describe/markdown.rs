@@ -104,6 +104,7 @@ fn show(shape: &Shape) -> String {
         Shape::Map(of) => format!("{{…: {}}}", show(of)),
         Shape::Array(of) => format!("[{}]", show(of)),
         Shape::Nullable(of) => format!("{} or null", show(of)),
+        Shape::OneOf(shapes) => shapes.iter().map(show).collect::<Vec<_>>().join(" or "),
     }
 }
 
@@ -124,6 +125,7 @@ fn explain(shape: &Shape, prefix: &str, notes: &mut Vec<String>) {
             }
         }
         Shape::Array(of) | Shape::Nullable(of) | Shape::Map(of) => explain(of, prefix, notes),
+        Shape::OneOf(shapes) => shapes.iter().for_each(|of| explain(of, prefix, notes)),
         _ => {}
     }
 }

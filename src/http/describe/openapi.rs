@@ -186,6 +186,7 @@ fn schema(shape: &Shape) -> Value {
         Shape::Map(of) => json!({ "type": "object", "additionalProperties": schema(of) }),
         Shape::Array(of) => json!({ "type": "array", "items": schema(of) }),
         Shape::Nullable(of) => json!({ "anyOf": [schema(of), { "type": "null" }] }),
+        Shape::OneOf(shapes) => json!({ "anyOf": shapes.iter().map(schema).collect::<Vec<_>>() }),
     }
 }
 

@@ -309,7 +309,7 @@ impl Player<'_> {
         if is_about_absent_tasks(request) {
             return;
         }
-        let found = if is_not_yet(&request.method, &request.target) && !is_slow(request) {
+        let found = if is_not_yet(&request.target) && !is_slow(request) {
             // The next issue brings it. Until then nothing must answer there, so that this list is not forgotten.
             let absent = reply.status == 404 && reply.text().contains("not found.");
             if absent { Vec::new() } else { vec![format!("it exists now ({}): take it off the list", reply.status)] }
@@ -386,7 +386,7 @@ fn upid_of(body: &[u8]) -> Option<String> {
 /// Whether a request asks about tasks of calls that are not there yet: they have neither a name nor a place in a list.
 fn is_about_absent_tasks(request: &Recorded) -> bool {
     let is_list = request.target.contains("/tasks?") && request.target.contains("running=false");
-    let of_call = |call: &str| is_not_yet("POST", &format!("/admin/datastore/x/{call}"));
+    let of_call = |call: &str| is_not_yet(&format!("/admin/datastore/x/{call}"));
     (request.target.contains("garbage%5Fcollection") && of_call("gc"))
         || (is_list && (of_call("gc") || of_call("prune")))
 }
@@ -412,25 +412,12 @@ fn task_log(want: &Answer, got: &Reply) -> Vec<String> {
 }
 
 /// Endpoints of a later issue.
-pub fn is_not_yet(method: &str, target: &str) -> bool {
+pub fn is_not_yet(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
     let below_store = path.contains("/admin/datastore/");
-    let store_calls = [
-        "notes",
-        "protected",
-        "group-notes",
-        "prune",
-        "prune-datastore",
-        "gc",
-        "change-owner",
-        "download",
-        "download-decoded",
-        "catalog",
-        "pxar-file-download",
-        "rrd",
-    ];
-    below_store && store_calls.contains(&last) || below_store && last == "groups" && method == "DELETE"
+    let store_calls = ["gc", "download", "download-decoded", "catalog", "pxar-file-download", "rrd"];
+    below_store && store_calls.contains(&last)
 }
 
 fn show(request: &Recorded) -> String {
