@@ -353,8 +353,7 @@ mod tests {
         let (mut users, keys) = server();
         let imported = "$5$saltstring$5OEgah10p6LHY7VMhjHi26TvRdoxaOsd5ugEEYSNmw/";
         let (user, token): (AuthId, AuthId) = ("u@pbs".parse().unwrap(), "u@pbs!t".parse().unwrap());
-        users.create_token(&token, "other", &keys.tokens, &Default::default()).unwrap();
-        users.set_token_hash(&token, imported.to_owned()).unwrap();
+        users.import_token(&token, &Default::default(), Some(imported.to_owned())).unwrap();
         users.set_password_hash(user.user(), imported.to_owned()).unwrap();
         let shown = |users: &Users, secret: &str| {
             let headers =

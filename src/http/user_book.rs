@@ -53,13 +53,16 @@ impl UserBook {
         *self.current.lock() = Arc::new(users);
     }
 
-    /// Takes over what somebody else has put into the file.
-    pub async fn reload(&self, pool: &ComputePool) -> Result<()> {
+    /// Takes over what somebody else has put into the file; whether that is anything new.
+    pub async fn reload(&self, pool: &ComputePool) -> Result<bool> {
         let _turn = self.in_turn.lock().await;
         let file = Arc::clone(&self.file);
         let users = pool.run(move || file.load()).await??;
-        *self.current.lock() = Arc::new(users);
-        Ok(())
+        let is_new = *self.get() != users;
+        if is_new {
+            *self.current.lock() = Arc::new(users);
+        }
+        Ok(is_new)
     }
 
     async fn edit(
