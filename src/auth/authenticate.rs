@@ -95,11 +95,6 @@ impl Doubt {
         }
     }
 
-    /// Whether the check sleeps rather than computes: PAM lets whoever was wrong wait for seconds.
-    pub fn blocks(&self) -> bool {
-        self.is_of_machine() && cfg!(feature = "pam")
-    }
-
     /// A user of the machine: nothing that would let them in is kept here.
     fn is_of_machine(&self) -> bool {
         self.auth_id.token().is_none() && self.auth_id.user().realm() == REALM_PAM

@@ -128,7 +128,7 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
         lifecycle: Lifecycle::new(config.server.sessions_max),
         users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),
         keys,
-        logins: Logins::default(),
+        logins: Logins::new()?,
         datastores,
     };
     Server::start(ServerConfig { socket, tls, connections_max: config.server.connections_max, app })
