@@ -1,7 +1,7 @@
 //! Long work on a datastore: decided by pure rules, done in steps, told in a task log.
 
-pub mod gc;
-pub mod verify;
 pub mod due;
-pub mod state;
+pub mod gc;
 pub mod prune;
+pub mod state;
+pub mod verify;

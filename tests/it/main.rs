@@ -21,5 +21,5 @@ mod tasks;
 mod tidy;
 mod tools;
 mod unit;
-mod verify;
 mod upkeep;
+mod verify;
