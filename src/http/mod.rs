@@ -9,6 +9,7 @@ pub mod api;
 mod backup;
 mod chunk_intake;
 mod context;
+mod decoded;
 pub mod describe;
 mod dispatch;
 mod known_chunks;
@@ -18,6 +19,7 @@ mod login;
 mod maintenance;
 mod metrics;
 pub mod params;
+mod produced;
 mod reader;
 mod redirect;
 pub mod reply;
@@ -44,6 +46,8 @@ pub use user_book::{Change, UserBook, UsersFile};
 
 #[cfg(test)]
 mod login_tests;
+#[cfg(test)]
+mod maintenance_tests;
 #[cfg(test)]
 mod rights_tests;
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod access_acl;
 mod access_tokens;
 mod access_users;
 mod datastore;
+mod download;
 mod gc;
 mod groups;
 mod namespace;
@@ -40,6 +41,7 @@ pub fn router() -> Router {
         access_users::ROUTES,
         datastore::ROUTES,
         gc::ROUTES,
+        download::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,

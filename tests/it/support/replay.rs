@@ -405,7 +405,7 @@ pub fn is_not_yet(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
     let below_store = path.contains("/admin/datastore/");
-    let store_calls = ["download", "download-decoded", "catalog", "pxar-file-download", "rrd"];
+    let store_calls = ["catalog", "pxar-file-download", "rrd"];
     below_store && store_calls.contains(&last)
 }
 
