@@ -95,11 +95,6 @@ impl Doubt {
         }
     }
 
-    /// Whether the check sleeps rather than computes: PAM lets whoever was wrong wait for seconds.
-    pub fn blocks(&self) -> bool {
-        self.is_of_machine() && cfg!(feature = "pam")
-    }
-
     /// A user of the machine: nothing that would let them in is kept here.
     fn is_of_machine(&self) -> bool {
         self.auth_id.token().is_none() && self.auth_id.user().realm() == REALM_PAM
@@ -353,8 +348,7 @@ mod tests {
         let (mut users, keys) = server();
         let imported = "$5$saltstring$5OEgah10p6LHY7VMhjHi26TvRdoxaOsd5ugEEYSNmw/";
         let (user, token): (AuthId, AuthId) = ("u@pbs".parse().unwrap(), "u@pbs!t".parse().unwrap());
-        users.create_token(&token, "other", &keys.tokens, &Default::default()).unwrap();
-        users.set_token_hash(&token, imported.to_owned()).unwrap();
+        users.import_token(&token, &Default::default(), Some(imported.to_owned())).unwrap();
         users.set_password_hash(user.user(), imported.to_owned()).unwrap();
         let shown = |users: &Users, secret: &str| {
             let headers =

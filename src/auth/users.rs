@@ -45,7 +45,7 @@ impl Users {
     /// Makes a token of an existing user.
     pub fn create_token(&mut self, token: &AuthId, secret: &str, key: &TokenKey, change: &AccountChange) -> Result<()> {
         check_token(token)?;
-        self.account_mut(&token.user().clone().into())?;
+        self.account(&token.user().clone().into())?;
         self.create(token.clone(), change, Some(key.hash(token, secret)))
     }
 
@@ -87,12 +87,15 @@ impl Users {
         Ok(())
     }
 
-    /// Gives a token a secret from an imported crypt(3) hash.
-    pub fn set_token_hash(&mut self, token: &AuthId, hash: String) -> Result<()> {
+    /// Makes a token of an existing user that comes from elsewhere, with the crypt(3) hash of its secret. Without one it lets nobody in
+    /// until it is given another secret.
+    pub fn import_token(&mut self, token: &AuthId, change: &AccountChange, hash: Option<String>) -> Result<()> {
         check_token(token)?;
-        crypt::check(&hash).map_err(|e| e.context(token))?;
-        self.account_mut(token)?.hash = Some(hash);
-        Ok(())
+        self.account(&token.user().clone().into())?;
+        if let Some(hash) = &hash {
+            crypt::check(hash).map_err(|e| e.context(token))?;
+        }
+        self.create(token.clone(), change, hash)
     }
 
     /// Makes a token of an existing user, or gives it a new secret.
@@ -305,7 +308,9 @@ mod tests {
             (token(&mut users, "u@pbs"), "is not a token"),
             (users.regenerate_token(&id("u@pbs!s"), "s", &key), "no such user or token: u@pbs!s"),
             (users.set_password_hash(&"u@pbs".parse().unwrap(), "$1$a$b".into()), "u@pbs - hashes of the kind $1$"),
-            (users.set_token_hash(&id("u@pbs!t"), "00".into()), "u@pbs!t - the stored hash is damaged"),
+            (users.import_token(&id("u@pbs!i"), &none, Some("00".into())), "u@pbs!i - the stored hash is damaged"),
+            (users.import_token(&id("u@pbs!t"), &none, None), "token 'u@pbs!t' already exists."),
+            (users.import_token(&id("v@pbs!i"), &none, None), "no such user or token: v@pbs"),
             (users.remove(&id("v@pbs")), "no such user or token: v@pbs"),
         ] {
             let said = got.unwrap_err().to_string();

@@ -175,7 +175,7 @@ pub(super) fn assemble(
         lifecycle: Lifecycle::new(server.sessions_max),
         users: UserBook::new(users, Arc::new(users_file::InDataDir(dir.clone()))),
         keys,
-        logins: Logins::default(),
+        logins: Logins::new()?,
         datastores,
     })
 }

@@ -73,7 +73,8 @@ fn version_of(dir: &DataDir) -> Option<(u64, FileTime)> {
 /// Keeps a daemon's users as the file has them. A damaged file is told of, and the users stay as they are.
 pub(super) async fn follow(app: Arc<App>, dir: DataDir) {
     let look = |dir: DataDir| move || version_of(&dir);
-    let mut seen = app.compute.run(look(dir.clone())).await.ok().flatten();
+    // The first look reads it: it may have changed since the start did.
+    let mut seen = None;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let Ok(now) = app.compute.run(look(dir.clone())).await else { return };
@@ -82,7 +83,9 @@ pub(super) async fn follow(app: Arc<App>, dir: DataDir) {
         }
         seen = now;
         match app.users.reload(&app.compute).await {
-            Ok(()) => tracing::info!("the users file has changed and was read"),
+            Ok(true) => tracing::info!("the users file has changed and was read"),
+            // Our own change.
+            Ok(false) => {}
             Err(error) if error.kind() == crate::error::Kind::Closed => return,
             Err(error) => {
                 tracing::error!(%error, "the users file has changed and cannot be read: the users stay as they were")

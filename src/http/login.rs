@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::App;
 use crate::auth::{AuthFailure, Doubt, Proof, Verdicts, authenticate, login};
+use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 use crate::types::{AuthId, Userid};
@@ -25,13 +26,17 @@ const LOGGED_CHARS_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Logins {
     places: Semaphore,
+    /// Threads of their own: PAM lets whoever was wrong wait for seconds, and backups must not wait with them, nor logins for backups.
+    pool: ComputePool,
     verdicts: Verdicts,
     lines: Arc<Lines>,
 }
 
-impl Default for Logins {
-    fn default() -> Self {
-        Self { places: Semaphore::new(CHECKS_MAX), verdicts: Verdicts::default(), lines: Arc::default() }
+impl Logins {
+    /// Starts the threads.
+    pub fn new() -> Result<Self> {
+        let pool = ComputePool::named("login", CHECKS_MAX)?;
+        Ok(Self { places: Semaphore::new(CHECKS_MAX), pool, verdicts: Verdicts::default(), lines: Arc::default() })
     }
 }
 
@@ -121,14 +126,7 @@ async fn settle(app: &Arc<App>, peer: SocketAddr, doubt: Doubt) -> Result<AuthId
         if !is_known(&doubt) {
             let place = logins.places.acquire().await.map_err(|_| Error::closed("the server is shutting down"))?;
             let (asked, keys) = (doubt.clone(), app.keys.clone());
-            let check = move || asked.is_settled(&keys);
-            let is_right = match doubt.blocks() {
-                // The pool computes for backups; at most as many threads as there are places sleep here.
-                true => {
-                    tokio::task::spawn_blocking(check).await.map_err(|e| Error::closed("cut off").with_source(e))?
-                }
-                false => app.compute.run(check).await?,
-            };
+            let is_right = logins.pool.run(move || asked.is_settled(&keys)).await?;
             drop(place);
             if !is_right {
                 return Err(refuse(peer, &doubt.refusal()));
@@ -157,7 +155,7 @@ fn keep_our_way(app: &Arc<App>, doubt: Doubt) {
     tokio::spawn(async move {
         let (asked, keys, auth_id) = (doubt.clone(), app.keys.clone(), doubt.auth_id);
         let stored = async {
-            let Some((old, new)) = app.compute.run(move || asked.rehashed(&keys)).await? else { return Ok(false) };
+            let Some((old, new)) = app.logins.pool.run(move || asked.rehashed(&keys)).await? else { return Ok(false) };
             let of = auth_id.clone();
             app.edit_users(move |users| Ok(users.replace_hash(&of, &old, new.clone()))).await
         };

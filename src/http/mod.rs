@@ -10,6 +10,7 @@ mod backup;
 mod chunk_intake;
 mod context;
 mod control;
+mod decoded;
 pub mod describe;
 mod dispatch;
 mod known_chunks;
@@ -19,6 +20,7 @@ mod login;
 mod maintenance;
 mod metrics;
 pub mod params;
+mod produced;
 mod reader;
 mod redirect;
 pub mod reply;
@@ -46,6 +48,8 @@ pub use user_book::{Change, UserBook, UsersFile};
 
 #[cfg(test)]
 mod login_tests;
+#[cfg(test)]
+mod maintenance_tests;
 #[cfg(test)]
 mod rights_tests;
 #[cfg(test)]

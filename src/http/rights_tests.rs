@@ -40,6 +40,7 @@ const OWN_RULES: &[(&str, &str)] = &[
     ("GET nodes/{node}/tasks/{upid}/status", "400 task access not allowed"),
     ("GET config/datastore", "an empty list"),
     ("GET reader", "400 no permissions"),
+    ("GET status/datastore-usage", "an empty list"),
     ("GET version", "the version, which every client has to know"),
 ];
 
@@ -297,6 +298,16 @@ async fn no_row_is_reached_without_login_or_without_its_privilege() {
         }
     }
     assert_eq!(tree(&store), before);
+}
+
+#[tokio::test]
+async fn who_may_not_audit_a_datastore_learns_nothing_of_its_space() {
+    let server = wired().await;
+    let path = "/api2/json/status/datastore-usage";
+    let answer = server.request("GET", path, STRANGER, None).await;
+    assert!(answer.ends_with("{\"data\":[]}"), "{answer}");
+    let answer = server.get(path).await;
+    assert!(answer.contains("\"store\":\"main\"") && answer.contains("\"avail\":"), "{answer}");
 }
 
 /// Every path in a directory.

@@ -1,74 +1,57 @@
-//! Listings: rows that are serialised one after another into a chunked body, as fast as the client takes them.
-//!
-//! A handler hands over what makes the rows; it runs as a task of its own behind a channel of a few blocks, so a slow client slows it
-//! down and one that is gone ends it. An error before the first block is a proper answer; a later one cuts the body off, so that nobody
-//! takes half a list for a whole one.
+//! Lists: rows that are serialised one after another into a chunked body, as fast as the client takes them.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Frame;
-use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
+use super::produced::{Produced, Producer};
 use super::reply::{self, Format, Response};
 use crate::error::{Error, Kind, Result};
 
 /// Rows are sent when there is this much of them: 64 KiB, some hundred rows, is a few TLS records and hides the cost of a hop between tasks.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Blocks made ahead of the client. With the one in the making, a listing holds 192 KiB, however long it is.
+/// Blocks made ahead of the client. With the one in the making, a list holds 192 KiB, however long it is.
 const BLOCKS_AHEAD: usize = 2;
 
 /// A list to be answered under `data`.
 pub struct Rows {
-    blocks: mpsc::Receiver<Part>,
-    attributes: Vec<(&'static str, Value)>,
+    produced: Produced<Attributes>,
+    attributes: Attributes,
 }
 
-enum Part {
-    Block(Bytes),
-    /// All rows were sent, and what was found out about them: a channel that closes without it means that their maker died.
-    End(Vec<(&'static str, Value)>),
-    Failed(Error),
-}
+/// What stands beside `data`.
+type Attributes = Vec<(&'static str, Value)>;
 
 /// Where the rows go.
 #[derive(Debug)]
 pub struct RowSender {
     block: BytesMut,
     is_first: bool,
-    attributes: Vec<(&'static str, Value)>,
-    blocks: mpsc::Sender<Part>,
+    attributes: Attributes,
+    blocks: Producer<Attributes>,
 }
 
 impl Rows {
-    /// What `make` sends, begun at once. It returns early when nobody wants the rest: [`RowSender::send`] fails then.
+    /// What `make` sends, begun at once; it gives its sender back at the end. It returns early when nobody wants the rest:
+    /// [`RowSender::send`] fails then.
     pub fn new<F>(make: impl FnOnce(RowSender) -> F) -> Self
     where
         F: Future<Output = Result<RowSender>> + Send + 'static,
     {
-        let (sender, blocks) = mpsc::channel(BLOCKS_AHEAD);
-        let made =
-            make(RowSender { block: BytesMut::new(), is_first: true, attributes: Vec::new(), blocks: sender.clone() });
-        tokio::spawn(async move {
-            let last = match made.await {
-                Ok(mut rows) => match rows.flush().await {
-                    Ok(()) => Part::End(rows.attributes),
-                    Err(_) => return,
-                },
-                Err(error) => Part::Failed(error),
-            };
-            // Nobody there is no fault.
-            let _ = sender.send(last).await;
+        let produced = Produced::begin(BLOCKS_AHEAD, |blocks| {
+            let made = make(RowSender { block: BytesMut::new(), is_first: true, attributes: Vec::new(), blocks });
+            async {
+                let mut rows = made.await?;
+                rows.flush().await?;
+                Ok(rows.attributes)
+            }
         });
-        Self { blocks, attributes: Vec::new() }
+        Self { produced, attributes: Vec::new() }
     }
 
     /// What stands beside `data`, such as `total`.
@@ -80,14 +63,13 @@ impl Rows {
 
     /// The answer in its dress, once the first rows are there; the error if there is one before them.
     pub(super) async fn into_response(mut self, format: Format) -> Result<Response> {
-        let first = match self.blocks.recv().await {
-            Some(Part::Failed(error)) => return Err(error),
-            None => return Err(died()),
-            Some(first) => first,
-        };
-        let body =
-            Body { blocks: self.blocks, next: Some(first), begun: false, around: Some((self.attributes, format)) };
-        Ok(reply::with_body(StatusCode::OK, Some(reply::JSON), body.boxed_unsync()))
+        self.produced.first().await?;
+        let mut attributes = self.attributes;
+        let body = self.produced.body("list", b"{\"data\":[", move |found| {
+            attributes.extend(found);
+            tail(attributes, format)
+        });
+        Ok(reply::with_body(StatusCode::OK, Some(reply::JSON), body))
     }
 }
 
@@ -121,13 +103,12 @@ impl RowSender {
         if self.block.is_empty() {
             return Ok(());
         }
-        let block = self.block.split().freeze();
-        self.blocks.send(Part::Block(block)).await.map_err(|_| Error::closed("nobody wants the rest of the list"))
+        self.blocks.send(self.block.split().freeze()).await
     }
 }
 
 /// What closes the list and the object around it.
-fn tail(attributes: Vec<(&'static str, Value)>, format: Format) -> Bytes {
+fn tail(attributes: Attributes, format: Format) -> Bytes {
     let mut around: serde_json::Map<String, Value> =
         attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     if format == Format::ExtJs {
@@ -142,58 +123,10 @@ fn tail(attributes: Vec<(&'static str, Value)>, format: Format) -> Bytes {
     text.into()
 }
 
-fn died() -> Error {
-    Error::io("the list ended early", std::io::Error::other("its maker died, the log says why"))
-}
-
-struct Body {
-    blocks: mpsc::Receiver<Part>,
-    next: Option<Part>,
-    begun: bool,
-    /// What the tail is made of; `None` once it was sent.
-    around: Option<(Vec<(&'static str, Value)>, Format)>,
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        if self.around.is_none() {
-            return Poll::Ready(None);
-        }
-        if !self.begun {
-            self.begun = true;
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"{\"data\":[")))));
-        }
-        let part = match self.next.take() {
-            Some(part) => Some(part),
-            None => ready!(self.blocks.poll_recv(cx)),
-        };
-        Poll::Ready(Some(match part {
-            Some(Part::Block(block)) => Ok(Frame::data(block)),
-            Some(Part::End(found)) => {
-                let (mut attributes, format) = self.around.take().unwrap_or((Vec::new(), Format::Json));
-                attributes.extend(found);
-                Ok(Frame::data(tail(attributes, format)))
-            }
-            failed => {
-                self.around = None;
-                let error = if let Some(Part::Failed(error)) = failed { error } else { died() };
-                tracing::warn!(%error, "a list was cut off");
-                Err(error)
-            }
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.around.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -79,7 +79,7 @@ pub(super) fn app_with(
         lifecycle: Lifecycle::new(4),
         users: InMemory::book(users),
         keys: keys(),
-        logins: Logins::default(),
+        logins: Logins::new().unwrap(),
         datastores,
     }
 }

@@ -17,6 +17,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// A change to the users that is made or refused as a whole.
 pub type Change<'a> = &'a dyn Fn(&mut Users) -> Result<()>;
 
+/// The same, handed on to a pool.
+type SharedChange = Arc<dyn Fn(&mut Users) -> Result<()> + Send + Sync>;
+
 /// Where the users are kept for good. Blocking: called on a pool.
 pub trait UsersFile: fmt::Debug + Send + Sync {
     /// Reads them.
@@ -53,20 +56,19 @@ impl UserBook {
         *self.current.lock() = Arc::new(users);
     }
 
-    /// Takes over what somebody else has put into the file.
-    pub async fn reload(&self, pool: &ComputePool) -> Result<()> {
+    /// Takes over what somebody else has put into the file; whether that is anything new.
+    pub async fn reload(&self, pool: &ComputePool) -> Result<bool> {
         let _turn = self.in_turn.lock().await;
         let file = Arc::clone(&self.file);
         let users = pool.run(move || file.load()).await??;
-        *self.current.lock() = Arc::new(users);
-        Ok(())
+        let is_new = *self.get() != users;
+        if is_new {
+            *self.current.lock() = Arc::new(users);
+        }
+        Ok(is_new)
     }
 
-    async fn edit(
-        &self,
-        pool: &ComputePool,
-        change: Arc<dyn Fn(&mut Users) -> Result<()> + Send + Sync>,
-    ) -> Result<()> {
+    async fn edit(&self, pool: &ComputePool, change: SharedChange) -> Result<()> {
         let _turn = self.in_turn.lock().await;
         let mut tries = 0;
         let users = loop {

@@ -2,6 +2,8 @@
 
 pub mod due;
 pub mod gc;
+pub mod prune;
+pub mod state;
 pub mod state;
 pub mod verify;
-pub mod prune;
+pub mod verify;

@@ -39,11 +39,11 @@ use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::manifest::Manifest;
 use crate::metrics::StoreMetrics;
 use crate::sync::Mutex;
-use crate::types::{ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
+use crate::types::{ArchiveKind, ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
 
 /// An open datastore; cheap to clone.
 #[derive(Clone, Debug)]
@@ -373,6 +373,24 @@ impl Datastore {
             Ok(list_files(&dir, Some(&ManifestSummary::of(&loaded))).0)
         });
         files.await
+    }
+
+    /// Opens an index of a snapshot that nobody locks: it may go while it is read. The error texts are the original's.
+    pub async fn open_index(&self, ns: &Namespace, snapshot: &Snapshot, name: &ArchiveName) -> Result<IndexReader> {
+        let path = self.inner.layout.snapshot(ns, snapshot).join(name.as_str());
+        let what = if name.kind() == ArchiveKind::FixedIndex { "fixed" } else { "dynamic" };
+        let opened = self.inner.open_index(ns, snapshot, name).await;
+        opened.map_err(|e| e.context(format_args!("unable to read {what} index '{path:?}'")))
+    }
+
+    /// Opens a file of a snapshot as it lies there; nobody locks it either.
+    pub async fn open_file(&self, ns: &Namespace, snapshot: &Snapshot, name: &ArchiveName) -> Result<FileReader> {
+        let path = self.inner.layout.snapshot(ns, snapshot).join(name.as_str());
+        let opened = self.inner.run(move |disk, inner| match OpenFile::open(disk, &path) {
+            Ok(open) => Ok(FileReader::new(inner.engine.clone(), open)),
+            Err(e) => Err(Error::new(Kind::Io, format!("File open failed: {e}"))),
+        });
+        opened.await
     }
 
     /// Owner of a group.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ringvault::auth::hash_password;
+use ringvault::auth::{AccountChange, hash_password};
 use ringvault::daemon::{DataDir, edit_users};
 use serde_json::{Value, json};
 
@@ -305,7 +305,12 @@ async fn imported_secrets_become_ours_at_the_first_login() {
     let dir = DataDir::open(daemon.data()).unwrap();
     edit_users(&dir, |users| {
         users.set_password_hash(&"tester@pbs".parse()?, YESCRYPT.to_owned())?;
-        users.set_token_hash(&"tester@pbs!bench".parse()?, SHA.to_owned())
+        let bench = "tester@pbs!bench".parse()?;
+        let permissions = users.acl.clone();
+        users.remove(&bench)?;
+        users.import_token(&bench, &AccountChange::default(), Some(SHA.to_owned()))?;
+        users.acl = permissions;
+        Ok(())
     })
     .unwrap();
     daemon.launch();

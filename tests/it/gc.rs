@@ -33,6 +33,15 @@ async fn status(daemon: &Daemon) -> Value {
     rest(daemon, "GET", &target(), b"").await.data()
 }
 
+/// What of a status is in the file.
+fn status_file(status: &Value) -> Value {
+    let mut file = status.clone();
+    for key in ["store", "last-run-endtime", "last-run-state", "duration"] {
+        assert!(file.as_object_mut().expect("an object").remove(key).is_some(), "{key}");
+    }
+    file
+}
+
 /// Makes all files of a tree look as if they were last used `secs` ago.
 pub fn age(path: &Path, secs: u64) {
     let time = std::time::SystemTime::now() - std::time::Duration::from_secs(secs);
@@ -97,8 +106,8 @@ async fn a_backup_that_is_gone_frees_its_space() {
     assert_eq!((&now["disk-chunks"], &now["index-file-count"]), (&json!(2), &json!(1)));
     let verbose =
         rest(&daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/status?verbose=1"), b"").await.data();
-    let mut listed = now.clone();
-    listed.as_object_mut().expect("an object").remove("store");
+    assert_eq!((&now["last-run-state"], now["duration"].as_i64().is_some()), (&json!("OK"), true));
+    let listed = status_file(&now);
     assert_eq!(verbose["gc-status"], listed);
     let plain = [upload::made_bytes(0, upload::FIXED_CHUNK_BYTES), upload::made_bytes(2, 1000)].concat();
     assert!(upload::read_archive(&daemon, &kept, ARCHIVE).await == plain);
@@ -163,14 +172,16 @@ async fn the_recorded_datastore_gives_the_recorded_status() {
     let run = run.expect("a recorded collection");
     assert_eq!(result, run["exitstatus"]);
     assert_eq!(chunks(&daemon), before);
-    let mut now = status(&daemon).await;
+    let now = status(&daemon).await;
     let mut recorded = expected["gc_status_file"].clone();
     // One chunk was removed before the recording, and is not in it.
     for (key, value) in [("removed-chunks", json!(0)), ("removed-bytes", json!(0)), ("upid", now["upid"].clone())] {
         recorded[key] = value;
     }
-    now.as_object_mut().expect("an object").remove("store");
-    assert_eq!(now, recorded);
+    assert_eq!(now["last-run-state"], run["exitstatus"]);
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&now), keys(&expected["gc_rest"]));
+    assert_eq!(status_file(&now), recorded);
     // Every recorded line but for what is gone, in its order; warnings come when the sweep has seen what is missing.
     let recorded: BTreeSet<String> = run["log"]
         .as_array()

@@ -108,7 +108,7 @@ async fn t12a_credentials() {
 async fn t12b_unknown_objects() {
     let script = Script::default()
         .differs(48, 400, "- 'backup-id': parameter is missing", "several faults are told in the order of their names")
-        .differs(53, 200, "\"disk-chunks\":0", "garbage collection is of a later issue")
+        .differs(53, 200, "\"disk-chunks\":0", "no garbage was collected in this history")
         .differs(55, 200, "{\"subdir\":\"reader\"}", why::LISTED)
         .differs(56, 200, "{\"subdir\":\"upload-backup-log\"}", why::LISTED)
         .differs(64, 200, NOTHING_REMOVED, why::COUNTED)

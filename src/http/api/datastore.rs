@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::{AclPath, Privileges};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::TypeCounts;
+use crate::store::{Datastore, Operation, TypeCounts};
 use crate::types::{DatastoreName, Namespace};
 
 const AUDIT_OR_BACKUP: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_BACKUP);
@@ -45,6 +45,7 @@ pub(super) const ROUTES: &[Route] = &[
         returns: Returns::Data(Shape::Array(&Shape::Object(&[
             Field::new("store", Shape::Text, "Its name."),
             Field::new("comment", Shape::Nullable(&Shape::Text), "From the configuration."),
+            Field::optional("maintenance", Shape::Text, "The maintenance mode that is on: `type=…,message=…`."),
         ]))),
         handler: |context, params| Box::pin(list(context, params)),
         about: "Datastores that the asker may use.",
@@ -66,7 +67,40 @@ pub(super) const ROUTES: &[Route] = &[
         handler: |context, params| Box::pin(status(context, params)),
         about: "Space of a datastore.",
     },
+    Route {
+        method: Method::GET,
+        path: "admin/datastore/{store}/active-operations",
+        access: Access::Store(Privileges::DATASTORE_AUDIT),
+        body: BodyUse::Parameters,
+        params: &[STORE],
+        returns: Returns::Data(Shape::Object(&[
+            Field::new("read", Shape::Integer, "That only read, verifications among them."),
+            Field::new("write", Shape::Integer, "That change the datastore."),
+        ])),
+        handler: |context, params| Box::pin(active_operations(context, params)),
+        about: "Operations that run, which a maintenance mode lets end.",
+    },
+    Route {
+        method: Method::GET,
+        path: "status/datastore-usage",
+        access: Access::Authenticated,
+        body: BodyUse::Parameters,
+        params: &[],
+        returns: Returns::Data(Shape::Array(&USAGE)),
+        handler: |context, params| Box::pin(usage(context, params)),
+        about: "Space of all datastores that the asker may audit or back up to.",
+    },
 ];
+
+/// Without history, of which none is kept, and without the date at which a store is full, which nobody knows then.
+const USAGE: Shape = Shape::Object(&[
+    Field::new("store", Shape::Text, "Its name."),
+    Field::optional("total", Shape::Integer, "Bytes of the file system."),
+    Field::optional("used", Shape::Integer, "Bytes in use."),
+    Field::optional("avail", Shape::Integer, "Bytes that the daemon may still use."),
+    Field::optional("gc-status", Shape::Any, "What the last garbage collection found."),
+    Field::optional("error", Shape::Text, "Why the others are not known."),
+]);
 
 async fn list(context: RequestContext, _: Params) -> Result<Reply> {
     let users = context.app.users.get();
@@ -75,11 +109,44 @@ async fn list(context: RequestContext, _: Params) -> Result<Reply> {
         users.acl.privileges(&context.auth, &path).has_any(AUDIT_OR_BACKUP)
             || !users.acl.privileges_below(&context.auth, &path).is_empty()
     };
+    let row = |store: &Datastore| {
+        let mut row = json!({ "store": store.name().as_str(), "comment": store.config().comment });
+        if let Some(mode) = store.maintenance() {
+            row["maintenance"] = json!(mode.to_string());
+        }
+        row
+    };
     let stores = context.app.datastores.all();
-    let stores = stores.iter().filter(|store| visible(store.name()));
-    let rows: Vec<Value> =
-        stores.map(|store| json!({ "store": store.name().as_str(), "comment": store.config().comment })).collect();
+    reply(stores.iter().filter(|store| visible(store.name())).map(row).collect::<Vec<Value>>())
+}
+
+async fn active_operations(context: RequestContext, params: Params) -> Result<Reply> {
+    reply(Place::of(&params)?.open(&context)?.active_operations())
+}
+
+async fn usage(context: RequestContext, _: Params) -> Result<Reply> {
+    let mut rows = Vec::new();
+    for store in context.app.datastores.all() {
+        if context.datastore_privileges(store.name(), &Namespace::root()).has_any(AUDIT_OR_BACKUP) {
+            rows.push(usage_row(&store).await);
+        }
+    }
     reply(rows)
+}
+
+/// A datastore that cannot be asked is no reason to say nothing of the others.
+async fn usage_row(store: &Datastore) -> Value {
+    let name = store.name().as_str();
+    let asked = async {
+        let _reading = store.begin_operation(Operation::Read)?;
+        Ok::<_, Error>((store.usage().await?, store.gc_status().await?))
+    };
+    match asked.await {
+        Ok((usage, gc_status)) => json!({
+            "store": name, "total": usage.total, "used": usage.used, "avail": usage.avail, "gc-status": gc_status,
+        }),
+        Err(error) => json!({ "store": name, "error": error.to_string() }),
+    }
 }
 
 async fn status(context: RequestContext, params: Params) -> Result<Reply> {

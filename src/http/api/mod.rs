@@ -6,6 +6,7 @@ mod access_tokens;
 mod access_users;
 mod config_datastore;
 mod datastore;
+mod download;
 mod gc;
 mod groups;
 mod namespace;
@@ -42,6 +43,7 @@ pub fn router() -> Router {
         datastore::ROUTES,
         config_datastore::ROUTES,
         gc::ROUTES,
+        download::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
         namespace::ROUTES,

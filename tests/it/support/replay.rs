@@ -306,9 +306,6 @@ impl Player<'_> {
         if let (Some(recorded), Some(ours)) = (upid_of(&want.body.bytes()), upid_of(&reply.body)) {
             self.tasks.insert(recorded, ours);
         }
-        if is_about_absent_tasks(request) {
-            return;
-        }
         let found = if is_not_yet(&request.target) && !is_slow(request) {
             // The next issue brings it. Until then nothing must answer there, so that this list is not forgotten.
             let absent = reply.status == 404 && reply.text().contains("not found.");
@@ -383,14 +380,6 @@ fn upid_of(body: &[u8]) -> Option<String> {
     value["data"].as_str().filter(|text| text.starts_with("UPID:")).map(ToOwned::to_owned)
 }
 
-/// Whether a request asks about tasks of calls that are not there yet: they have neither a name nor a place in a list.
-fn is_about_absent_tasks(request: &Recorded) -> bool {
-    let is_list = request.target.contains("/tasks?") && request.target.contains("running=false");
-    let of_call = |call: &str| is_not_yet(&format!("/admin/datastore/x/{call}"));
-    (request.target.contains("garbage%5Fcollection") && of_call("gc"))
-        || (is_list && (of_call("gc") || of_call("prune")))
-}
-
 /// A page of a log is compared without the words of the lines and their number, which are those of the job and the moment.
 fn task_log(want: &Answer, got: &Reply) -> Vec<String> {
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
@@ -416,7 +405,7 @@ pub fn is_not_yet(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
     let below_store = path.contains("/admin/datastore/");
-    let store_calls = ["gc", "download", "download-decoded", "catalog", "pxar-file-download", "rrd"];
+    let store_calls = ["catalog", "pxar-file-download", "rrd"];
     below_store && store_calls.contains(&last)
 }
 
