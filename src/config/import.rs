@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::edit::Draft;
-use crate::auth::{
-    AccountChange, AclEntry, Detail, REALM_PAM, REALM_PBS, TokenKey, Users, check_crypt_hash, new_token_secret,
-};
+use crate::auth::{AccountChange, AclEntry, Detail, REALM_PAM, REALM_PBS, Users, check_crypt_hash};
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
 use crate::store::MaintenanceMode;
@@ -201,20 +199,17 @@ impl Import {
         Ok(())
     }
 
-    /// Adds users, tokens and permissions. `key` gives tokens whose hash is missing a secret that nobody knows.
+    /// Adds users, tokens and permissions.
     ///
     /// Errors: `Invalid` if an account is there.
-    pub fn add_accounts(&self, users: &mut Users, key: &TokenKey) -> Result<()> {
+    pub fn add_accounts(&self, users: &mut Users) -> Result<()> {
         for (auth, change, hash) in &self.accounts {
             match (auth.token(), hash) {
                 (None, hash) => {
                     users.create_user(auth.user(), change)?;
                     hash.iter().try_for_each(|hash| users.set_password_hash(auth.user(), hash.clone()))?;
                 }
-                (Some(_), hash) => {
-                    users.create_token(auth, &new_token_secret(), key, change)?;
-                    hash.iter().try_for_each(|hash| users.set_token_hash(auth, hash.clone()))?;
-                }
+                (Some(_), hash) => users.import_token(auth, change, hash.clone())?,
             }
         }
         self.acl.iter().for_each(|entry| users.allow(entry.clone()));
@@ -390,8 +385,8 @@ mod tests {
         );
         assert!(import.add_datastores(&mut draft).unwrap_err().to_string().contains("already exists"));
 
-        let (mut users, key) = (Users::default(), TokenKey::new(vec![1; 32]));
-        import.add_accounts(&mut users, &key).unwrap();
+        let mut users = Users::default();
+        import.add_accounts(&mut users).unwrap();
         let ids: Vec<String> = users.ids().map(ToString::to_string).collect();
         assert_eq!(ids, ["alice@pbs", "alice@pbs!t", "bob@pbs", "root@pam"]);
         let alice: AuthId = "alice@pbs".parse().unwrap();
@@ -406,7 +401,7 @@ mod tests {
             .map(|e| e.role.to_string())
             .collect();
         assert_eq!(roles.len(), 2, "{roles:?}");
-        assert!(import.add_accounts(&mut users, &key).unwrap_err().to_string().contains("already exists"));
+        assert!(import.add_accounts(&mut users).unwrap_err().to_string().contains("already exists"));
     }
 
     #[test]

@@ -64,17 +64,18 @@ pub fn import(data_dir: &Path, file: Option<&Path>, from: &Path, write: bool) ->
     let new = Loaded::parse(draft.text(), &path.to_string_lossy(), dir.path())?;
     let mut users = users_file::load(&dir)?;
     if write {
-        let keys = keys::load_or_make(&dir)?;
-        import.add_accounts(&mut users, &keys.tokens)?;
+        // The keys come before the users, as at a first start.
+        keys::load_or_make(&dir)?;
+        import.add_accounts(&mut users)?;
         // Users first: if a crash comes between the two, the second attempt says that they are there, and nobody has lost anything.
-        users_file::edit(&dir, |users| import.add_accounts(users, &keys.tokens))?;
+        users_file::edit(&dir, |users| import.add_accounts(users))?;
         if is_new {
             dir.put(&path, new.text.as_bytes(), PUBLIC_MODE)?;
         } else {
             dir.replace(&path, new.text.as_bytes())?;
         }
     } else {
-        import.add_accounts(&mut users, &crate::auth::TokenKey::new(vec![0; 32]))?;
+        import.add_accounts(&mut users)?;
     }
     drop(lock);
     let stores =

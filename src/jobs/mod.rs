@@ -4,6 +4,4 @@ pub mod due;
 pub mod gc;
 pub mod prune;
 pub mod state;
-pub mod state;
-pub mod verify;
 pub mod verify;
