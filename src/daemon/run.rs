@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Result};
-use crate::http::{App, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook};
+use crate::http::{App, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, TlsBook, UserBook};
 use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
 use crate::{systemd, task};
@@ -120,6 +120,7 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
     let app = App {
         metrics,
         metrics_page: MetricsPage::default(),
+        tls: TlsBook::new(tls),
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),
@@ -131,7 +132,7 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
         logins: Logins::new()?,
         datastores,
     };
-    Server::start(ServerConfig { socket, tls, connections_max: config.server.connections_max, app })
+    Server::start(ServerConfig { socket, connections_max: config.server.connections_max, app })
 }
 
 fn busy(address: SocketAddr, e: std::io::Error) -> Error {

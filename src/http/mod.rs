@@ -12,6 +12,7 @@ mod context;
 mod decoded;
 pub mod describe;
 mod dispatch;
+mod host;
 mod known_chunks;
 mod lifecycle;
 mod listener;

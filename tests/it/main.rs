@@ -15,6 +15,7 @@ mod gc;
 mod listing;
 mod matrix;
 mod metrics;
+mod node;
 mod prune;
 mod replay;
 mod sharing;
