@@ -101,7 +101,7 @@ SCRIPT = [
     ("POST", "/config/verify", {**JOB, "store": "main", "schedule": "weekly"}),
     ("PUT", "/config/verify/{id}", {**JOB, "outdated-after": 30}),
     # The generated client sends defaults of parameters that came later, unless it is told not to.
-    ("POST", "/admin/datastore/{store}/verify", {**PATH_STORE, "read-threads": None, "worker-threads": None}),
+    ("POST", "/admin/datastore/{store}/verify", {**PATH_STORE, "read-threads": None, "verify-threads": None}),
     ("POST", "/admin/datastore/{store}/gc", {**PATH_STORE}),
     ("POST", "/admin/datastore/{store}/prune-datastore", {**PATH_STORE, "keep-last": 3, "dry-run": True}),
     ("POST", "/admin/prune/{id}/run", {**JOB}),
