@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{DataDir, DirLock, StoreBook};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::http::{App, ControlClient, Phase, api};
+use crate::http::{App, ControlClient, Phase, TlsIdentity, api, self_signed};
 use crate::task;
 use crate::types::DatastoreName;
 
@@ -85,7 +85,10 @@ async fn alone(
     {
         stores.open(section).await?;
     }
-    let app = Arc::new(assemble(dir, path, loaded, keys, users, tasks, stores)?);
+    // Nobody connects; the daemon's own certificate, which may be missing or broken, is no concern of a command.
+    let certificate = self_signed("")?;
+    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes())?;
+    let app = Arc::new(assemble(dir, (path, loaded), tls, keys, users, tasks, stores)?);
     let client = ControlClient::Within(app.clone(), Arc::new(api::router()));
     Ok(Administration { client, alone: Some(Alone { app, _lock: lock }) })
 }

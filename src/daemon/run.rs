@@ -16,7 +16,8 @@ use crate::config::{DataDir, DirLock, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{
-    App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, UserBook,
+    App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, TlsBook,
+    TlsIdentity, UserBook,
 };
 use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
@@ -143,9 +144,9 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
     let datastores = StoreBook::new(clock.clone());
     datastores.commit(datastores.prepare(&config.datastores).await?);
     let connections_max = config.server.connections_max;
-    let app = assemble(dir, path, loaded, keys, users, tasks, datastores)?;
+    let app = assemble(dir, (path, loaded), tls, keys, users, tasks, datastores)?;
     let control = ControlSocket::open(dir.path())?;
-    let running = Server::start(ServerConfig { socket, tls, connections_max, app })?;
+    let running = Server::start(ServerConfig { socket, connections_max, app })?;
     tokio::spawn(control.run(running.app.clone(), running.router.clone()));
     Ok(running)
 }
@@ -153,8 +154,8 @@ async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<Sock
 /// The parts of a daemon, or of a command that does its own work because none runs.
 pub(super) fn assemble(
     dir: &DataDir,
-    path: PathBuf,
-    loaded: Loaded,
+    (path, loaded): (PathBuf, Loaded),
+    tls: TlsIdentity,
     keys: ServerKeys,
     users: Users,
     tasks: task::Registry,
@@ -167,6 +168,7 @@ pub(super) fn assemble(
     Ok(App {
         metrics: Arc::new(ServerMetrics::new(clock.now())),
         metrics_page: MetricsPage::default(),
+        tls: TlsBook::new(tls),
         clock,
         tasks,
         config: LiveConfig::new(dir.clone(), path, loaded, compute.clone(), datastores.clone()),

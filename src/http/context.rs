@@ -14,6 +14,7 @@ use super::lifecycle::Lifecycle;
 use super::login::Logins;
 use super::metrics::MetricsPage;
 use super::rights::Reach;
+use super::tls::TlsBook;
 use super::user_book::UserBook;
 use crate::auth::{AclPath, Privileges, ServerKeys};
 use crate::clock::Clock;
@@ -35,6 +36,8 @@ pub struct App {
     pub metrics: Arc<ServerMetrics>,
     /// What `GET /metrics` needs beside it.
     pub metrics_page: MetricsPage,
+    /// Certificate and key.
+    pub tls: TlsBook,
     /// Running and ended tasks.
     pub tasks: task::Registry,
     /// Threads for hashing and compression.

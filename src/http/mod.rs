@@ -13,6 +13,7 @@ mod control;
 mod decoded;
 pub mod describe;
 mod dispatch;
+mod host;
 mod known_chunks;
 mod lifecycle;
 mod listener;

@@ -13,7 +13,7 @@ use super::context::App;
 use super::lifecycle::Phase;
 use super::listener::Listener;
 use super::router::Router;
-use super::tls::{TlsBook, TlsIdentity};
+use super::tls::TlsBook;
 use crate::error::{IoContext, Result};
 
 /// How long connections and sessions may take to clean up after their time is over, before the daemon ends without them.
@@ -24,8 +24,6 @@ const CLEANUP_MAX: Duration = Duration::from_secs(20);
 pub struct ServerConfig {
     /// Already listening.
     pub socket: std::net::TcpListener,
-    /// Certificate and key.
-    pub tls: TlsIdentity,
     /// Connections open at a time.
     pub connections_max: usize,
     /// The parts that handlers use.
@@ -45,7 +43,7 @@ impl Server {
         let app = Arc::new(config.app);
         let router = Arc::new(api::router());
         let heartbeat = Arc::new(AtomicU64::new(0));
-        let tls = TlsBook::new(config.tls);
+        let tls = app.tls.clone();
         let listener = Listener {
             socket,
             tls: tls.clone(),

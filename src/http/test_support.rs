@@ -12,7 +12,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::user_book::tests::InMemory;
-use super::{App, Lifecycle, Logins, MetricsPage, Running, Server, ServerConfig, TlsIdentity, self_signed};
+use super::{
+    App, Lifecycle, Logins, MetricsPage, NewCertificate, Running, Server, ServerConfig, TlsBook, TlsIdentity,
+    self_signed,
+};
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
 use crate::clock::{Clock, EpochSecs};
 use crate::config::{DataDir, LiveConfig, Loaded, StoreBook};
@@ -72,6 +75,7 @@ pub(super) fn app_with(
         clock: Clock::system(),
         metrics: Arc::new(ServerMetrics::new(EpochSecs(0))),
         metrics_page: MetricsPage::default(),
+        tls: TlsBook::new(identity(&self_signed("").unwrap())),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
         jobs: JobStates::open(&dir.join("jobs"), compute.clone()).unwrap(),
@@ -107,10 +111,14 @@ pub(super) struct Tested {
     dir: tempfile::TempDir,
 }
 
+fn identity(certificate: &NewCertificate) -> TlsIdentity {
+    TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes()).unwrap()
+}
+
 /// Serves `app`; `dir` lives as long as the server.
 pub(super) fn serve(app: App, dir: tempfile::TempDir, connections_max: usize) -> Tested {
     let certificate = self_signed("").unwrap();
-    let tls = TlsIdentity::from_pem(certificate.chain_pem.as_bytes(), certificate.key_pem.as_bytes()).unwrap();
+    app.tls.replace(identity(&certificate));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate.chain_pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -120,7 +128,7 @@ pub(super) fn serve(app: App, dir: tempfile::TempDir, connections_max: usize) ->
         .with_root_certificates(roots)
         .with_no_client_auth();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let running = Server::start(ServerConfig { socket, tls, connections_max, app }).unwrap();
+    let running = Server::start(ServerConfig { socket, connections_max, app }).unwrap();
     Tested { running, connector: TlsConnector::from(Arc::new(client)), dir }
 }
 

@@ -16,6 +16,7 @@ mod listing;
 mod live;
 mod matrix;
 mod metrics;
+mod node;
 mod prune;
 mod replay;
 mod sharing;

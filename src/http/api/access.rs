@@ -71,6 +71,11 @@ pub(super) const ROUTES: &[Route] = &[
                 "Of a terminal; refused, for there are none here.",
             ),
             ParamSpec::optional(
+                "http-only",
+                ParamKind::Boolean,
+                "Of newer clients, that may take the ticket as a cookie; it is in the answer in any case.",
+            ),
+            ParamSpec::optional(
                 "tfa-challenge",
                 ParamKind::ANY_TEXT,
                 "Of a second factor; refused, for none is asked for here.",

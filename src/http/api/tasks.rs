@@ -21,7 +21,7 @@ use crate::http::rows::Rows;
 use crate::task::{self, Download, Filter, Listed, StatusClass, TaskState};
 use crate::types::{DatastoreName, Namespace, Upid};
 
-const NODE: ParamSpec = ParamSpec::required("node", ParamKind::ANY_TEXT, "Any name: there is one node.");
+pub(super) const NODE: ParamSpec = ParamSpec::required("node", ParamKind::ANY_TEXT, "Any name: there is one node.");
 
 /// 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
 const UPID: ParamSpec = ParamSpec::required(

@@ -172,8 +172,8 @@ impl GcStatus {
                 hundredths(self.index_data_bytes.into(), self.disk_bytes)
             }
         ));
-        if self.disk_chunks > 0 {
-            lines.push(format!("Average chunk size: {}", shown_bytes(self.disk_bytes / self.disk_chunks)));
+        if let Some(mean) = self.disk_bytes.checked_div(self.disk_chunks) {
+            lines.push(format!("Average chunk size: {}", shown_bytes(mean)));
         }
         lines
     }
@@ -205,7 +205,7 @@ pub fn estimate(swept: &Swept) -> Option<String> {
 /// `number / by` with two decimals, rounded; `0.00` without a divisor.
 fn hundredths(number: u128, by: u64) -> String {
     let by = u128::from(by);
-    let scaled = if by == 0 { 0 } else { (number * 100 + by / 2) / by };
+    let scaled = (number * 100 + by / 2).checked_div(by).unwrap_or(0);
     format!("{}.{:02}", scaled / 100, scaled % 100)
 }
 
