@@ -188,6 +188,9 @@ class Generated:
             in_path = {part[1:-1] for part in path.split("/") if part.startswith("{")}
             body = {name: value for name, value in values.items() if name not in in_path and name not in map(wire, arguments)}
             arguments[body_name] = body_type.from_dict(body)
+            for name in (name for name, value in body.items() if value is None):
+                # Reading fills defaults in; what is None is not sent.
+                setattr(arguments[body_name], name.replace("-", "_"), None)
         return self.adapted(function, arguments, ADAPTED.get((method, path)))
 
     def adapted(self, function, arguments, adapt):
