@@ -17,7 +17,7 @@ use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{
     App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, TlsBook,
-    TlsIdentity, UserBook,
+    TlsIdentity, UserBook, scheduled,
 };
 use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
@@ -73,6 +73,8 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
             dir.clone(),
             running.local_addr,
         ));
+        // It ends by itself when the daemon begins to stop.
+        tokio::spawn(scheduled::follow(running.app.clone()));
         announce(&running)?;
         let watched = tokio::select! {
             _ = terminate.recv() => Ok(()),

@@ -28,6 +28,9 @@ pub mod reply;
 mod rights;
 mod router;
 mod rows;
+pub mod scheduled;
+#[cfg(test)]
+mod scheduled_tests;
 mod server;
 pub mod session;
 pub mod shape;

@@ -3,14 +3,14 @@
 use http::Method;
 use serde_json::Value;
 
+use super::job_status::add_collection_runs;
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
-use crate::clock::EpochSecs;
 use crate::error::Result;
 use crate::http::params::Params;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::jobs::gc;
-use crate::task::{Listed, Registry, TaskStatus};
+use crate::http::scheduled;
+use crate::jobs::state::JobKey;
 
 const PATH: &str = "admin/datastore/{store}/gc";
 
@@ -27,10 +27,13 @@ const STATUS: Shape = Shape::Object(&[
     Field::new("pending-bytes", Shape::Integer, "Bytes of unused chunks that are too young to go."),
     Field::new("pending-chunks", Shape::Integer, "Unused chunks that are too young to go."),
     Field::new("removed-bad", Shape::Integer, "Corrupt chunk files that it removed."),
+    Field::optional("schedule", Shape::Text, "Calendar event."),
+    Field::optional("next-run", Shape::Integer, "Seconds since the epoch."),
+    Field::optional("last-run-upid", Shape::Text, "Task of the last run, finished or not."),
+    Field::optional("last-run-endtime", Shape::Integer, "Absent while it runs."),
+    Field::optional("last-run-state", Shape::Text, "`OK`, `WARNINGS: n`, `unknown`, or the error."),
+    Field::optional("duration", Shape::Integer, "Seconds that the last run took."),
     Field::new("still-bad", Shape::Integer, "Corrupt chunk files that are too young to go."),
-    Field::optional("last-run-endtime", Shape::Integer, "When the last run ended, complete or not."),
-    Field::optional("last-run-state", Shape::Text, "How it ended."),
-    Field::optional("duration", Shape::Integer, "How many seconds it took."),
 ]);
 
 pub(super) const ROUTES: &[Route] = &[
@@ -60,36 +63,14 @@ async fn status(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let mut status = place.open(&context)?.gc_status().await?;
     status["store"] = Value::from(place.store.as_str());
-    if let Some((began, ended, result)) = last_run(&context.app.tasks, place.store.as_str()).await {
-        status["last-run-endtime"] = Value::from(ended.0);
-        status["last-run-state"] = Value::from(result.to_string());
-        status["duration"] = Value::from(ended.0.saturating_sub(began.0).max(0));
-    }
+    let zone = scheduled::local_zone(&context.app).await;
+    add_collection_runs(&mut status, &context.app, &place.store, &zone);
     reply(status)
 }
 
-/// Begin, end and result of the garbage collection of a datastore that ended last.
-async fn last_run(tasks: &Registry, store: &str) -> Option<(EpochSecs, EpochSecs, TaskStatus)> {
-    let mut walk = tasks.walk();
-    while let Some(batch) = walk.batch() {
-        let ours =
-            |task: &Listed| task.upid.worker_type == gc::WORKER_TYPE && task.upid.worker_id.as_deref() == Some(store);
-        let ended = |task: Listed| Some((task.upid.start, task.ended?));
-        if let Some((began, (end, result))) = batch.into_iter().filter(ours).find_map(ended) {
-            return Some((began, end, result));
-        }
-        // Twenty thousand tasks are some milliseconds.
-        tokio::task::yield_now().await;
-    }
-    None
-}
-
 async fn start(context: RequestContext, params: Params) -> Result<Reply> {
-    let store = Place::of(&params)?.open(&context)?;
-    // The daemon waits for the guard before it ends, and a collection ends as soon as it is asked to.
-    let lifecycle = context.app.lifecycle.clone();
-    let guard = lifecycle.enter()?;
-    let closing = async move { lifecycle.draining().await };
-    let upid = gc::start(store, &context.app.tasks, &context.auth, closing, guard).await?;
+    let place = Place::of(&params)?;
+    // As the schedule starts it, so that both know of each other.
+    let upid = scheduled::start(&context.app, &JobKey::Gc(place.store), &context.auth).await?;
     reply(upid.to_string())
 }

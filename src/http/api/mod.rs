@@ -9,6 +9,8 @@ mod datastore;
 mod download;
 mod gc;
 mod groups;
+mod job_status;
+mod jobs;
 mod namespace;
 mod node;
 mod notes;
@@ -55,6 +57,8 @@ pub fn router() -> Router {
         verify::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
+        jobs::ROUTES,
+        job_status::ROUTES,
     ];
     Router::new(tables.into_iter().flatten())
 }

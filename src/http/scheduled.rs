@@ -1,0 +1,168 @@
+//! Runs the jobs of the configuration: those that are due, once a minute, and any when somebody asks (spec 07 §5).
+//!
+//! A job that is due while it runs, while something else of its kind does, or while as many sessions run as may, is started by a later minute. Any
+//! other reason not to start it is told, and it waits for its next time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tokio::sync::oneshot;
+
+use super::context::App;
+use super::work;
+use crate::clock::EpochSecs;
+use crate::config::{JobSection, PruneJobSection, VerifyJobSection};
+use crate::error::{Error, Kind, Result};
+use crate::jobs::due::{next_run, planned};
+use crate::jobs::gc;
+use crate::jobs::prune::{self, KeepOptions};
+use crate::jobs::state::{JobKey, JobState};
+use crate::jobs::verify::{self, Filter, Verification};
+use crate::task::TaskState;
+use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Upid};
+
+/// Worker type of prune jobs.
+const PRUNE_JOB: &str = "prunejob";
+
+/// Seconds of a minute.
+const MINUTE_SECS: i64 = 60;
+
+/// Who scheduled jobs run as.
+fn superuser() -> AuthId {
+    "root@pam".parse().expect("a user")
+}
+
+/// Looks once a minute, as the minute begins, until the daemon stops.
+pub async fn follow(app: Arc<App>) {
+    loop {
+        let rest = MINUTE_SECS - app.clock.now().0.rem_euclid(MINUTE_SECS);
+        let wait = Duration::from_secs(rest.unsigned_abs());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => tick(&app, app.clock.now()).await,
+            () = app.lifecycle.draining() => return,
+        }
+    }
+}
+
+/// Starts every job that is due at `now`.
+pub async fn tick(app: &Arc<App>, now: EpochSecs) {
+    let loaded = app.config.get();
+    let zone = local_zone(app).await;
+    for job in planned(&loaded.config) {
+        let Some(schedule) = job.schedule else {
+            app.jobs.see_without_schedule(&job.key);
+            continue;
+        };
+        app.jobs.see(&job.key, job.text.unwrap_or_default(), now).await;
+        let state = app.jobs.get(&job.key).filter(|_| !app.jobs.is_running(&job.key));
+        let is_due = |state: JobState| next_run(schedule, &state, &zone).is_some_and(|next| next <= now);
+        if !state.is_some_and(is_due) {
+            continue;
+        }
+        match start(app, &job.key, &superuser()).await {
+            Ok(upid) => tracing::info!(key = %job.key, %upid, "a scheduled job begins"),
+            Err(error) if matches!(error.kind(), Kind::Busy | Kind::Closed) => {
+                tracing::info!(key = %job.key, %error, "a scheduled job has to wait");
+            }
+            Err(error) => {
+                tracing::warn!(key = %job.key, %error, "a scheduled job could not be started: it waits for its next time");
+                app.jobs.touch(&job.key, now).await;
+            }
+        }
+    }
+}
+
+/// The server's time zone. Reading it may take a file.
+pub(super) async fn local_zone(app: &App) -> TimeZone {
+    app.compute.run(TimeZone::system).await.unwrap_or(TimeZone::UTC)
+}
+
+/// Resolves when the work of a task is over.
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts a job now, whatever its schedule says.
+///
+/// Errors: `Busy` while it runs; `NotFound` if there is none of that name; `Invalid` for a prune that would keep everything.
+pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> {
+    let loaded = app.config.get();
+    let config = &loaded.config;
+    let claim = app.jobs.claim(key).map_err(|e| match key {
+        JobKey::Gc(store) => e.context(format_args!("unable to start garbage collection on datastore '{store}'")),
+        JobKey::Prune(_) | JobKey::Verify(_) => e,
+    })?;
+    let (upid, over) = match key {
+        JobKey::Prune(id) => {
+            let job = config.prune_jobs.iter().find(|prune| prune.job.id == *id);
+            start_prune(app, job.ok_or_else(|| no_such("prune-job", id))?, auth).await?
+        }
+        JobKey::Verify(id) => {
+            let job = config.verify_jobs.iter().find(|verify| verify.job.id == *id);
+            start_verify(app, job.ok_or_else(|| no_such("verify-job", id))?, auth).await?
+        }
+        JobKey::Gc(store) => start_gc(app, store, auth).await?,
+    };
+    claim.started(&upid).await;
+    let (app, name) = (app.clone(), upid.clone());
+    tokio::spawn(async move {
+        over.await;
+        let (end, status) = match app.tasks.state(&name) {
+            Some(TaskState::Ended(end, status)) => (end, status.to_string()),
+            Some(TaskState::Running) | None => (app.clock.now(), "unknown".to_owned()),
+        };
+        claim.finished(&name, end, status).await;
+    });
+    Ok(upid)
+}
+
+pub(super) fn no_such(section: &str, id: &str) -> Error {
+    Error::not_found(format!("no such {section} '{id}'"))
+}
+
+async fn start_prune(app: &Arc<App>, section: &PruneJobSection, auth: &AuthId) -> Result<(Upid, Over)> {
+    let PruneJobSection { job, keep: [last, hourly, daily, weekly, monthly, yearly], .. } = section.clone();
+    let keep = KeepOptions { last, hourly, daily, weekly, monthly, yearly };
+    if keep.keeps_all() {
+        return Err(Error::invalid(format!("prune-job '{}' has no keep option: there is nothing to do", job.id)));
+    }
+    let store = app.datastore(&job.store)?;
+    let worker_id = if job.ns.is_root() { job.store.to_string() } else { format!("{}:{}", job.store, job.ns) };
+    let max_depth = job.max_depth.unwrap_or(NAMESPACE_DEPTH_MAX);
+    let scope = prune::Scope { ns: job.ns, max_depth, keep, dry_run: false };
+    let started = work::start(app, auth, PRUNE_JOB, worker_id, move |task| async move {
+        let zone = prune::local_zone(&store).await?;
+        // It is the server that prunes: what the job covers was decided when it was made.
+        let report = prune::prune_datastore(&store, &scope, &zone, |_, _| true, &task).await?;
+        report.result().map_err(Error::invalid)
+    });
+    let started = started.await?;
+    Ok((started.upid.clone(), Box::pin(async move { drop(started.outcome().await) })))
+}
+
+async fn start_verify(app: &Arc<App>, section: &VerifyJobSection, auth: &AuthId) -> Result<(Upid, Over)> {
+    let VerifyJobSection { job, ignore_verified, outdated_after } = section.clone();
+    let JobSection { id, store, ns, max_depth, .. } = job;
+    let store = app.datastore(&store)?;
+    let worker = Verification::worker_of_job(&store, &id);
+    let scope = verify::Scope::Namespace { ns, max_depth };
+    let filter = Filter { ignore_verified, outdated_after_days: outdated_after, ..Filter::default() };
+    let job = Verification::job(store, app.compute.clone(), scope, filter);
+    let lifecycle = app.lifecycle.clone();
+    let guard = lifecycle.enter()?;
+    let closing = async move { lifecycle.draining().await };
+    let started = job.start(&app.tasks, worker, auth, closing, guard).await?;
+    Ok((started.upid, Box::pin(async move { drop(started.outcome.await) })))
+}
+
+async fn start_gc(app: &Arc<App>, store: &DatastoreName, auth: &AuthId) -> Result<(Upid, Over)> {
+    let store = app.datastore(store)?;
+    let lifecycle = app.lifecycle.clone();
+    let (told, over) = oneshot::channel::<()>();
+    // The daemon waits for the guard; what is dropped with it tells that the collection is over.
+    let guard = (lifecycle.enter()?, told);
+    let closing = async move { lifecycle.draining().await };
+    let upid = gc::start(store, &app.tasks, auth, closing, guard).await?;
+    Ok((upid, Box::pin(async move { drop(over.await) })))
+}
