@@ -68,6 +68,8 @@ impl Session {
             query.push(("ns", &namespace));
         }
         query.extend_from_slice(more);
+        // The order of the official client.
+        query.sort_unstable();
         let upgraded = client.upgrade(path, &query, protocol).await?;
         let repository = client.repository().clone();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
