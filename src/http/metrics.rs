@@ -126,7 +126,7 @@ mod tests {
             ns: Namespace::root(),
             group: Group::new("host".parse().unwrap(), &format!("h{n:05}")).unwrap(),
             snapshots: 2,
-            newest: (n % 2 == 0).then(|| EpochSecs(i64::try_from(n).unwrap())),
+            newest: n.is_multiple_of(2).then(|| EpochSecs(i64::try_from(n).unwrap())),
         };
         let groups = (0..GROUPS_SHOWN_MAX + 3).map(group).collect();
         let usage = FsUsage { total: 9, used: 4, avail: 5 };
