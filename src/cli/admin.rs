@@ -96,7 +96,7 @@ impl Call {
 impl Admin {
     /// Makes calls one after another, and shows the answer of the last one. `store` is the datastore that they need open.
     pub(super) fn run(self, store: Option<&DatastoreName>, calls: Vec<Call>, shown: Shown) -> Result<ExitCode> {
-        self.run_picking(store, calls, shown, Vec::pop)
+        self.run_picking(store, calls, shown, |mut answers| answers.pop())
     }
 
     /// The same, with `pick` to choose from the answers what is shown.
@@ -105,7 +105,7 @@ impl Admin {
         store: Option<&DatastoreName>,
         calls: Vec<Call>,
         shown: Shown,
-        pick: impl FnOnce(&mut Vec<Value>) -> Option<Value>,
+        pick: impl FnOnce(Vec<Value>) -> Option<Value>,
     ) -> Result<ExitCode> {
         self.become_owner()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -119,7 +119,7 @@ impl Admin {
         drop(runtime);
         let (answer, engines) = done?;
         engines.iter().for_each(Engine::shutdown);
-        print_text(&self.show(&pick(&mut answer?).unwrap_or_default(), shown))
+        print_text(&self.show(&pick(answer?).unwrap_or_default(), shown))
     }
 
     fn show(&self, answer: &Value, shown: Shown) -> String {

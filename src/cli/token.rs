@@ -94,7 +94,7 @@ pub(super) fn create(admin: Admin, token: &AuthId, grant: Grant) -> Result<ExitC
 }
 
 /// The secret in the first answer.
-fn secret(answers: &mut Vec<serde_json::Value>) -> Option<serde_json::Value> {
+fn secret(mut answers: Vec<serde_json::Value>) -> Option<serde_json::Value> {
     answers.first_mut().map(|answer| answer["value"].take())
 }
 

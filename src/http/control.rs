@@ -262,7 +262,7 @@ mod tests {
         let (app, router) = parts(dir.path());
         // What a killed daemon leaves.
         drop(std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap());
-        std::fs::rename(dir.path().join("s"), data.join(CONTROL_SOCKET)).unwrap();
+        crate::engine::Disk::real().rename(&dir.path().join("s"), &data.join(CONTROL_SOCKET)).unwrap();
         assert!(ControlClient::reach(&data).await.is_none());
         let socket = ControlSocket::open(&data).unwrap();
         let mode = std::fs::metadata(data.join(CONTROL_SOCKET)).unwrap().permissions().mode();
