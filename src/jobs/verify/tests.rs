@@ -184,7 +184,7 @@ impl World {
 
     /// Names in the directory of a chunk.
     fn beside(&self, digest: &Digest) -> Vec<String> {
-        let dir = std::fs::read_dir(self.chunk_path(digest).parent().unwrap().to_owned()).unwrap();
+        let dir = std::fs::read_dir(self.chunk_path(digest).parent().unwrap()).unwrap();
         let mut names: Vec<String> = dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names

@@ -374,10 +374,12 @@ fn fill_body(body: &Body, secrets: &Secrets) -> Bytes {
     }
 }
 
-/// The task that an answer names.
+/// The task that an answer names, or that is the only row of its list.
 fn upid_of(body: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(body).ok()?;
-    value["data"].as_str().filter(|text| text.starts_with("UPID:")).map(ToOwned::to_owned)
+    let listed = || value["data"].as_array().filter(|rows| rows.len() == 1)?[0]["upid"].as_str();
+    let named = value["data"].as_str().filter(|text| text.starts_with("UPID:")).or_else(listed);
+    named.map(ToOwned::to_owned)
 }
 
 /// A page of a log is compared without the words of the lines and their number, which are those of the job and the moment.
