@@ -158,7 +158,11 @@ async fn garbage_is_collected_by_schedule() {
     let (server, app) = server().await;
     app.config.edit(None, |draft| draft.set("datastore", "main", "gc-schedule", "wed 04:00 UTC")).await.unwrap();
     tick(&app, app.clock.now()).await;
-    let row = json!({ "store": "main", "schedule": "wed 04:00 UTC", "next-run": at("2024-06-05T04:00:00Z") });
+    let row = json!({
+        "store": "main", "schedule": "wed 04:00 UTC", "next-run": at("2024-06-05T04:00:00Z"),
+        "upid": null, "index-file-count": 0, "index-data-bytes": 0, "disk-bytes": 0, "disk-chunks": 0,
+        "removed-bytes": 0, "removed-chunks": 0, "pending-bytes": 0, "pending-chunks": 0, "removed-bad": 0, "still-bad": 0,
+    });
     assert_eq!(call(&server, "GET", "admin/gc", None).await.json()["data"], json!([row]));
     app.clock.set(at("2024-06-05T04:00:00Z"));
     tick(&app, app.clock.now()).await;

@@ -66,6 +66,8 @@ pub enum Returns {
     With(Shape, &'static [Field]),
     /// A JSON object of its own, without the usual dress.
     Own(Shape),
+    /// The same, or a body of this content type where a parameter asks for that.
+    OwnOr(Shape, &'static str),
     /// A body of this content type.
     Stream(&'static str),
     /// 101, and another protocol on the same connection.

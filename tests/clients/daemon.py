@@ -134,6 +134,11 @@ class Daemon:
         login = {"username": user, "password": password}
         return requests.post(f"{self.url}/access/ticket", data=login, verify=self.certificate, timeout=30).status_code == 200
 
+    def upids(self):
+        """Names of all tasks that have ended."""
+        archive = (self.data / "tasks" / "archive").read_text()
+        return [line.split(" ")[0] for line in archive.splitlines()]
+
     def back_up(self, group, times):
         """Makes snapshots of a small file at these times (RFC 3339)."""
         source = self.folder / "notes.conf"

@@ -55,6 +55,18 @@ const GC: Shape = Shape::Object(&[
     UPID,
     END,
     STATE,
+    // What the last one found, as `admin/datastore/{store}/gc` has it; absent while the datastore cannot be read.
+    Field::optional("upid", Shape::Nullable(&Shape::Text), "The task that collected last."),
+    Field::optional("index-file-count", Shape::Integer, "Index files."),
+    Field::optional("index-data-bytes", Shape::Integer, "Bytes that they describe."),
+    Field::optional("disk-bytes", Shape::Integer, "Bytes of the chunks in use."),
+    Field::optional("disk-chunks", Shape::Integer, "Chunks in use."),
+    Field::optional("removed-bytes", Shape::Integer, "Bytes that the run freed."),
+    Field::optional("removed-chunks", Shape::Integer, "Chunks that it removed."),
+    Field::optional("pending-bytes", Shape::Integer, "Bytes of unused chunks that are too young to go."),
+    Field::optional("pending-chunks", Shape::Integer, "Unused chunks that are too young to go."),
+    Field::optional("removed-bad", Shape::Integer, "Corrupt chunk files that it removed."),
+    Field::optional("still-bad", Shape::Integer, "Corrupt chunk files that are too young to go."),
 ]);
 
 pub(super) const ROUTES: &[Route] = &[
@@ -133,12 +145,22 @@ async fn collections(context: RequestContext, params: Params) -> Result<Reply> {
     for section in &loaded.config.datastores {
         let may = context.datastore_privileges(&section.name, &Namespace::root());
         if may.has_any(Privileges::DATASTORE_AUDIT) && wanted.as_ref().is_none_or(|store| *store == section.name) {
-            let mut row = json!({ "store": section.name.as_str() });
+            let mut row = last_collection(&context.app, &section.name).await.unwrap_or_else(|error| {
+                // One datastore that is away does not hide the others.
+                tracing::debug!(store = %section.name, %error, "the last collection's numbers are not to be had");
+                json!({})
+            });
+            row["store"] = json!(section.name.as_str());
             add_collection_runs(&mut row, &context.app, &section.name, &zone);
             rows.push(row);
         }
     }
     reply(rows)
+}
+
+/// What the last collection of a datastore left behind.
+async fn last_collection(app: &App, store: &DatastoreName) -> Result<Value> {
+    app.datastore(store)?.gc_status().await
 }
 
 async fn run(context: RequestContext, params: Params, kind: Kind) -> Result<Reply> {

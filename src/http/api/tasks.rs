@@ -133,7 +133,7 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional("test-status", ParamKind::Boolean, "Also tell whether the task runs.").or("false"),
             ParamSpec::optional("download", ParamKind::Boolean, "The whole log as a text file.").or("false"),
         ],
-        returns: Returns::Own(LINES),
+        returns: Returns::OwnOr(LINES, "text/plain"),
         handler: |context, params| Box::pin(log(context, params)),
         about: "Lines of a task's log.",
     },

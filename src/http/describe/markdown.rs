@@ -38,13 +38,19 @@ fn section(text: &mut String, route: &Route) {
         Returns::Own(shape) => {
             text.push_str(&format!("* Answers, without `data` around it, {}.\n", code(&show(&shape))))
         }
+        Returns::OwnOr(shape, other) => {
+            text.push_str(&format!("* Answers, without `data` around it, {}.\n", code(&show(&shape))));
+            text.push_str(&format!("* Or, where a parameter asks for it, a stream of `{other}`.\n"));
+        }
         Returns::Stream(content_type) => text.push_str(&format!("* Answers a stream of `{content_type}`.\n")),
         Returns::Upgrade => {
             text.push_str("* Answers 101; the connection goes on in the protocol that `Upgrade` names.\n")
         }
     }
     let mut notes = Vec::new();
-    if let Returns::Data(shape) | Returns::With(shape, _) | Returns::Own(shape) = route.returns {
+    if let Returns::Data(shape) | Returns::With(shape, _) | Returns::Own(shape) | Returns::OwnOr(shape, _) =
+        route.returns
+    {
         explain(&shape, "", &mut notes);
     }
     text.extend(notes.iter().map(|note| format!("  * {note}\n")));

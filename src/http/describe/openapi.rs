@@ -103,6 +103,7 @@ fn responses(route: &Route) -> Value {
         Returns::Data(shape) => ("200", dressed(shape, &[])),
         Returns::With(shape, beside) => ("200", dressed(shape, beside)),
         Returns::Own(shape) => ("200", json!({ "application/json": { "schema": schema(shape) } })),
+        Returns::OwnOr(shape, other) => ("200", json!({ "application/json": { "schema": schema(shape) }, *other: {} })),
         Returns::Stream(content_type) => ("200", json!({ *content_type: {} })),
         Returns::Upgrade => ("101", Value::Null),
     };
