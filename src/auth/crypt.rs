@@ -32,7 +32,7 @@ pub fn is_crypt(hash: &str) -> bool {
     hash.starts_with('$') && !hash.starts_with("$argon2")
 }
 
-/// Refuses what [`verify`] could never say yes to, naming the remedy: for whoever stores a hash.
+/// Refuses what `verify` could never say yes to, naming the remedy: for whoever stores a hash.
 pub fn check(hash: &str) -> Result<()> {
     scheme(hash).map(|_| ())
 }

@@ -38,7 +38,7 @@ impl TokenKey {
         hex::encode(self.mac(token, secret).finalize().into_bytes())
     }
 
-    /// Whether `secret` is the one that was hashed. Takes as long for a wrong one; long, if [`is_dear`] says so.
+    /// Whether `secret` is the one that was hashed. Takes as long for a wrong one; long, if `is_dear` says so.
     pub fn verify(&self, token: &AuthId, secret: &str, hash: &str) -> bool {
         if crypt::is_crypt(hash) {
             return crypt::verify(secret, hash);

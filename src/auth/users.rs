@@ -178,7 +178,7 @@ impl Users {
         Ok(())
     }
 
-    /// Whether `secret` lets the token in, however active it is. Dear if [`secret::is_dear`] says so of its hash.
+    /// Whether `secret` lets the token in, however active it is. Dear if `secret::is_dear` says so of its hash.
     pub fn verify_token(&self, token: &AuthId, secret: &str, key: &TokenKey) -> bool {
         token.token().is_some() && self.hash(token).is_some_and(|hash| key.verify(token, secret, hash))
     }

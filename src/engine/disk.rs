@@ -323,8 +323,11 @@ impl Disk {
         std::fs::remove_file(path)
     }
 
-    /// Removes a directory and all below it, symbolic links not followed.
+    /// Removes a directory and all below it. Symbolic links are not followed, and one in the directory's own place is refused.
     pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        if self.lstat(path)?.kind != FileKind::Dir {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path:?} is no directory")));
+        }
         for entry in self.read_dir(path)? {
             let below = path.join(&entry.name);
             match entry.kind {

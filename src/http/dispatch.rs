@@ -216,7 +216,13 @@ async fn call(
             Received::from_request(&path, query, content_type, &bytes)?
         }
     };
-    let params = params::check(route.params, received)?;
+    let params = match params::check(route.params, received) {
+        Ok(params) => params,
+        Err(errors) => {
+            drain(raw_body, &head.headers).await;
+            return Err(errors.into());
+        }
+    };
     let upgrade = upgrade.filter(|_| head.method == Method::GET);
     let mut context = RequestContext {
         app,
@@ -228,14 +234,31 @@ async fn call(
         body: raw_body,
         reach: Reach::Own,
     };
-    context.reach = enforce(route.access, &context, &params).await.map_err(|refused| match refused {
-        Refused::Plainly => Refusal::Access,
-        Refused::With(error) => Refusal::Failed(error),
-    })?;
-    let operation = maintenance::begin(route, &context, &params)?;
+    let entered = match enforce(route.access, &context, &params).await {
+        Ok(reach) => {
+            context.reach = reach;
+            maintenance::begin(route, &context, &params).map_err(Refusal::Failed)
+        }
+        Err(Refused::Plainly) => Err(Refusal::Access),
+        Err(Refused::With(error)) => Err(Refusal::Failed(error)),
+    };
+    let operation = match entered {
+        Ok(operation) => operation,
+        Err(refusal) => {
+            drain(context.body.take(), &context.headers).await;
+            return Err(refusal);
+        }
+    };
     Ok(match (route.handler)(context, params).await? {
         Reply::Data(outcome) => reply::outcome(format, outcome),
         Reply::Rows(rows) => maintenance::hold(rows.into_response(format).await?, operation),
         Reply::Raw(response) => maintenance::hold(response, operation),
     })
+}
+
+/// Receives a raw body that no handler will read, for the reason of [`Taken::ignoring_body`].
+async fn drain(body: Option<Incoming>, headers: &http::HeaderMap) {
+    if let Some(mut body) = body.filter(|_| !headers.contains_key(header::EXPECT)) {
+        discard(&mut body).await;
+    }
 }

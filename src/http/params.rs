@@ -138,6 +138,11 @@ pub struct Params {
 }
 
 impl Params {
+    /// Whether a parameter was given.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// A text or enum parameter, if given.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.values.get(name)? {

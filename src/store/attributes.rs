@@ -138,7 +138,7 @@ pub(super) fn is_protected(disk: &Disk, snapshot_dir: &Path) -> Result<bool> {
 }
 
 fn set_protected(disk: &Disk, store: &Arc<Inner>, dir: &Path, protected: bool) -> Result<()> {
-    let lock = DirLock::take(disk, dir, LockMode::Exclusive)
+    let lock = DirLock::take(disk, store.layout.base(), dir, LockMode::Exclusive)
         .map_err(|refusal| refusal.of_snapshot(dir, "possibly running or in use"))?;
     let marker = dir.join(PROTECTED_FILE);
     let changed = match protected {

@@ -326,3 +326,37 @@ async fn check(store: &Datastore, what: Act, done: bool, before: &Shown, context
     let lease = lease.unwrap_or_else(|e| panic!("{context}: {e}"));
     write_backup(store, &lease, &[1]).await.unwrap_or_else(|e| panic!("{context}: {e}"));
 }
+
+/// A link in a group's, a type's or a namespace's place leads out of the datastore, or back into it: nothing is removed through it.
+#[tokio::test]
+async fn nothing_is_removed_through_a_symbolic_link() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let base = make_base(dir.path());
+    let group_dir = outside.path().join("vm/9/2024-06-05T14:23:38Z");
+    std::fs::create_dir_all(&group_dir).unwrap();
+    for file in ["index.json.blob", "../owner", "../../../precious"] {
+        std::fs::write(group_dir.join(file), "tester@pbs!bench\n").unwrap();
+    }
+    for (target, link) in [("vm/9", "host/lnk"), ("vm", "vm"), ("", "ns/out")] {
+        let link = base.join(link);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(outside.path().join(target), link).unwrap();
+    }
+    std::os::unix::fs::symlink("..", base.join("ns/loop")).unwrap();
+    let before = walk(outside.path());
+    let store = open(&base).await;
+    let (inside, out): (Namespace, Namespace) = ("loop".parse().unwrap(), "out".parse().unwrap());
+    for (ns, name) in [(root(), "host/lnk"), (root(), "vm/9"), (out.clone(), "vm/9"), (inside.clone(), "host/lnk")] {
+        let text = store.remove_group(&ns, &group(name), OnProtected::Fail).await.unwrap_err().to_string();
+        assert!(text.contains("symbolic links within a datastore are not followed"), "{ns} {name}: {text}");
+        assert!(store.remove_snapshot(&ns, &snapshot(name, 0)).await.is_err(), "{ns} {name}");
+    }
+    for ns in [&inside, &out] {
+        assert!(!store.namespace_exists(ns).await.unwrap(), "{ns}");
+        assert_eq!(store.delete_namespace(ns, true, OnProtected::Fail).await.unwrap(), RemovalReport::default());
+        assert!(store.begin_backup(ns, &snapshot("host/new", 1), &auth(), false).await.is_err(), "{ns}");
+    }
+    assert!(store.begin_backup(&root(), &snapshot("vm/9", 1), &auth(), false).await.is_err());
+    assert_eq!(walk(outside.path()), before);
+    assert!(base.join("ns/loop").symlink_metadata().is_ok() && base.join("vm").symlink_metadata().is_ok());
+}

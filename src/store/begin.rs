@@ -8,7 +8,7 @@ use super::backup::{BackupLease, Base};
 use super::datastore::Inner;
 use super::explain::failed;
 use super::lease::{Lease, Locks};
-use super::lock::{DirLock, Refusal};
+use super::lock::{DirLock, Refusal, confirm_real};
 use super::operations::OperationGuard;
 use super::process_lock::Share;
 use super::snapshot::{create_owner, is_group_leftover, load_manifest, read_owner, remove_group_if_empty};
@@ -64,7 +64,7 @@ impl Begin {
         let mut tries = 1;
         let (lock, made) = loop {
             let made = self.make_group(disk, dir)?;
-            match DirLock::take(disk, dir, LockMode::Exclusive) {
+            match DirLock::take(disk, self.store.layout.base(), dir, LockMode::Exclusive) {
                 Ok(lock) => break (lock, made),
                 // Emptied and removed by somebody else in between.
                 Err(Refusal::Absent) if tries < GROUP_TRIES => tries += 1,
@@ -106,6 +106,9 @@ impl Begin {
                 }
                 _ => {}
             }
+            // Before anything is made where a link leads.
+            confirm_real(disk, self.store.layout.base(), path)
+                .map_err(|e| failed("unable to create backup group directory", path, e))?;
         }
         Ok(false)
     }
@@ -120,7 +123,7 @@ impl Begin {
                 return Err(Error::invalid("backup timestamp is older than last backup."));
             }
             let dir = layout.snapshot(&self.namespace, &base.snapshot);
-            let lock = DirLock::take(disk, &dir, LockMode::Shared);
+            let lock = DirLock::take(disk, layout.base(), &dir, LockMode::Shared);
             base_lock =
                 Some(lock.map_err(|r| r.of_snapshot(&dir, "base snapshot is already locked by another operation"))?);
         }
@@ -129,7 +132,7 @@ impl Begin {
             io::ErrorKind::AlreadyExists => Error::invalid("backup directory already exists."),
             _ => failed("unable to create snapshot directory", &dir, e),
         })?;
-        match DirLock::take(disk, &dir, LockMode::Exclusive) {
+        match DirLock::take(disk, layout.base(), &dir, LockMode::Exclusive) {
             Ok(lock) => Ok((base, base_lock, lock)),
             Err(refusal) => {
                 let _ = disk.rmdir(&dir);

@@ -58,6 +58,9 @@ fn make_top(disk: &Disk, layout: &Layout, owner: Option<(u32, u32)>) -> Result<b
         Err(e) => return Err(failed("unable to create datastore", base, e)),
     };
     let chunks = layout.chunks();
+    if !made_base {
+        check_empty(disk, base, &chunks)?;
+    }
     make_dir(disk, &chunks, CHUNK_DIR_MODE, owner)
         .inspect_err(|_| {
             if made_base {
@@ -81,6 +84,20 @@ fn make_top(disk: &Disk, layout: &Layout, owner: Option<(u32, u32)>) -> Result<b
         undo(disk, layout, made_base);
         failed("unable to create datastore", base, e)
     })
+}
+
+/// Refuses a directory with somebody else's files in it: its mode and owner would change.
+fn check_empty(disk: &Disk, base: &Path, chunks: &Path) -> Result<()> {
+    let names = disk.read_dir_all(base).map_err(|e| failed("unable to create datastore", base, e))?;
+    let stranger = names.iter().map(|(name, _)| name).find(|name| *name != "lost+found");
+    match stranger {
+        // Says more than that the directory is not empty.
+        Some(_) if names.iter().any(|(name, _)| chunks.ends_with(name)) => Ok(()),
+        Some(name) => Err(Error::invalid(format!(
+            "unable to create datastore in {base:?} - it holds {name:?}: give a new or empty directory"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn give(disk: &Disk, path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
@@ -218,6 +235,27 @@ mod tests {
     use super::*;
     use crate::clock::EpochSecs;
     use crate::engine::FileTime;
+
+    #[test]
+    fn a_directory_with_something_in_it_is_left_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = || std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::create_dir(dir.path().join("secrets")).unwrap();
+        let layout = Layout::new(dir.path());
+        let text = make_top(&Disk::real(), &layout, None).unwrap_err().to_string();
+        assert!(text.contains("it holds \"secrets\": give a new or empty directory"), "{text}");
+        assert_eq!((mode(), dir.path().join(".chunks").exists()), (0o700, false));
+        std::fs::create_dir(dir.path().join(".chunks")).unwrap();
+        let text = make_top(&Disk::real(), &layout, None).unwrap_err().to_string();
+        assert!(text.contains("there is one already"), "{text}");
+        std::fs::remove_dir(dir.path().join("secrets")).unwrap();
+        std::fs::remove_dir(dir.path().join(".chunks")).unwrap();
+        std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+        assert!(!make_top(&Disk::real(), &layout, None).unwrap(), "the base was there");
+        assert_eq!(mode(), 0o755);
+    }
 
     #[test]
     fn what_is_wrong_is_named_with_its_remedy() {

@@ -532,7 +532,7 @@ impl Datastore {
         let (ns, snapshot) = (ns.clone(), snapshot.clone());
         let begun = self.inner.run(move |disk, inner| {
             let dir = inner.layout.snapshot(&ns, &snapshot);
-            match DirLock::take(disk, &dir, LockMode::Shared) {
+            match DirLock::take(disk, inner.layout.base(), &dir, LockMode::Shared) {
                 Ok(lock) => Ok(ReaderLease::new(Arc::clone(inner), (ns, snapshot), lock, operation)),
                 Err(Refusal::Absent) => Err(Error::invalid(format!("snapshot {snapshot} does not exist."))),
                 Err(refusal) => Err(refusal.of_snapshot(&dir, "locked by another operation")),

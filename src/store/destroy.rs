@@ -21,7 +21,7 @@ const STEP: usize = 64;
 pub struct LeftBehind {
     /// Symbolic links that were removed, and what they led to was not.
     pub links: Vec<PathBuf>,
-    /// Names of what else lies in the directory, which is therefore still there; at most [`NAMES_MAX`].
+    /// Names of what else lies in the directory, which is therefore still there; at most `NAMES_MAX`.
     pub others: Vec<String>,
     /// Why the empty directory could not be removed: a mount point, or no right to the directory above.
     pub base: Option<String>,

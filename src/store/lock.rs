@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::explain::failed;
-use crate::engine::{Disk, LockMode, release_flock, try_flock};
+use crate::engine::{Disk, FileKind, LockMode, release_flock, try_flock};
 use crate::error::Error;
 
 /// A locked directory; unlocked when dropped, which closes a descriptor and so belongs on a pool thread.
@@ -36,13 +36,15 @@ pub(super) enum Refusal {
 }
 
 impl DirLock {
-    /// Locks a directory without waiting.
-    pub(super) fn take(disk: &Disk, dir: &Path, mode: LockMode) -> Result<Self, Refusal> {
+    /// Locks a directory of the datastore at `base` without waiting. Whoever works on a group or a snapshot comes through here, so this is
+    /// where a symbolic link on the way is refused: what it leads to is not the datastore's.
+    pub(super) fn take(disk: &Disk, base: &Path, dir: &Path, mode: LockMode) -> Result<Self, Refusal> {
         let sorted = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => Refusal::Absent,
             io::ErrorKind::WouldBlock => Refusal::Held,
             _ => Refusal::Failed(e),
         };
+        confirm_real(disk, base, dir).map_err(sorted)?;
         let fd = disk.open_dir(dir).map_err(sorted)?;
         try_flock(&fd, mode).map_err(sorted)?;
         let (locked, named) = (disk.dir_meta(&fd).map_err(sorted)?, disk.stat(dir).map_err(sorted)?);
@@ -51,6 +53,20 @@ impl DirLock {
         }
         Ok(Self { fd })
     }
+}
+
+/// An error unless every directory from below `base` down to `dir` is a real one; `NotFound` as soon as one is not there.
+pub(super) fn confirm_real(disk: &Disk, base: &Path, dir: &Path) -> io::Result<()> {
+    let below = dir.strip_prefix(base).map_err(io::Error::other)?;
+    let mut at = base.to_owned();
+    for component in below.components() {
+        at.push(component);
+        if disk.lstat(&at)?.kind != FileKind::Dir {
+            let text = format!("{at:?} is no directory; symbolic links within a datastore are not followed");
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for DirLock {
@@ -89,7 +105,8 @@ mod tests {
     #[test]
     fn one_writer_or_many_readers() {
         let dir = tempfile::tempdir().unwrap();
-        let take = |mode| DirLock::take(&Disk::real(), dir.path(), mode);
+        std::fs::create_dir(dir.path().join("g")).unwrap();
+        let take = |mode| DirLock::take(&Disk::real(), dir.path(), &dir.path().join("g"), mode);
         let shared = [take(LockMode::Shared).unwrap(), take(LockMode::Shared).unwrap()];
         assert!(matches!(take(LockMode::Exclusive), Err(Refusal::Held)));
         drop(shared);
@@ -100,9 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_link_leads_to_is_not_locked() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(other.path().join("host/a")).unwrap();
+        std::os::unix::fs::symlink(other.path().join("host"), dir.path().join("host")).unwrap();
+        std::fs::create_dir(dir.path().join("vm")).unwrap();
+        std::os::unix::fs::symlink(other.path().join("host/a"), dir.path().join("vm/1")).unwrap();
+        for path in ["host/a", "host", "vm/1"] {
+            let refusal = DirLock::take(&Disk::real(), dir.path(), &dir.path().join(path), LockMode::Shared);
+            let text = refusal.unwrap_err().of_group(Path::new("/g"), "").to_string();
+            assert!(text.contains("symbolic links within a datastore are not followed"), "{path}: {text}");
+        }
+    }
+
+    #[test]
     fn what_is_gone_is_not_locked() {
         let dir = tempfile::tempdir().unwrap();
-        let refusal = DirLock::take(&Disk::real(), &dir.path().join("x"), LockMode::Shared).unwrap_err();
+        let refusal = DirLock::take(&Disk::real(), dir.path(), &dir.path().join("x"), LockMode::Shared).unwrap_err();
         let text = refusal.of_snapshot(Path::new("/d/x"), "in use").to_string();
         assert_eq!(text, "unable to open snapshot directory \"/d/x\" for locking - ENOENT: No such file or directory");
         assert_eq!(

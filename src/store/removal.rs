@@ -56,8 +56,8 @@ pub(super) async fn remove_snapshot(
     emptied: Emptied,
 ) -> Result<()> {
     let dir = store.layout.snapshot(ns, snapshot);
-    let locked = store.run(move |disk, _| {
-        let lock = DirLock::take(disk, &dir, LockMode::Exclusive)
+    let locked = store.run(move |disk, store| {
+        let lock = DirLock::take(disk, store.layout.base(), &dir, LockMode::Exclusive)
             .map_err(|refusal| refusal.of_snapshot(&dir, "possibly running or in use"))?;
         if is_protected(disk, &dir)? {
             return Err(Error::invalid("cannot remove protected snapshot"));
@@ -88,7 +88,7 @@ pub(super) async fn remove_snapshot(
 
 /// Tidies up behind the last snapshot of a group; that this fails is no failure of what was asked for.
 fn remove_emptied_group(disk: &Disk, store: &Inner, dir: &Path) {
-    let Ok(lock) = DirLock::take(disk, dir, LockMode::Exclusive) else { return };
+    let Ok(lock) = DirLock::take(disk, store.layout.base(), dir, LockMode::Exclusive) else { return };
     if let Err(e) = remove_group_if_empty(disk, &store.durable, dir) {
         tracing::warn!(?dir, error = %e, "unable to remove an emptied group");
     }
@@ -100,7 +100,7 @@ async fn remove_group(store: &Arc<Inner>, ns: &Namespace, group: &Group, report:
     let (own_ns, own_group) = (ns.clone(), group.clone());
     let locked = store.run(move |disk, store| {
         let dir = store.layout.group(&own_ns, &own_group);
-        let lock = DirLock::take(disk, &dir, LockMode::Exclusive);
+        let lock = DirLock::take(disk, store.layout.base(), &dir, LockMode::Exclusive);
         let lock = lock.map_err(|refusal| refusal.of_group(&dir, "possible running backup"))?;
         Ok((lock, tree::snapshots(disk, &store.layout, &own_ns, &own_group)?))
     });

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::explain::{failed, no_entry};
 use super::layout::{Layout, NAMESPACE_DIR};
+use super::lock::confirm_real;
 use super::snapshot::{self, GroupFilter, SnapshotDir, read_owner};
 use crate::clock::EpochSecs;
 use crate::engine::{DirEntry, Disk, FileKind};
@@ -83,12 +84,14 @@ fn subdirs(disk: &Disk, dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether a namespace's directory is there.
+/// Whether a namespace's directory is there. One that a symbolic link leads to is not.
 pub(super) fn namespace_exists(disk: &Disk, layout: &Layout, ns: &Namespace) -> Result<bool> {
     let dir = layout.namespace(ns);
-    match disk.stat(&dir) {
-        Ok(meta) => Ok(meta.kind == FileKind::Dir),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+    // The base itself may be reached through a link.
+    let found = if ns.is_root() { disk.stat(&dir).map(drop) } else { confirm_real(disk, layout.base(), &dir) };
+    match found {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(e) => Err(failed("unable to stat namespace", &dir, e)),
     }
 }

@@ -19,7 +19,7 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
-    /// The words of the API, in the order of [`Self::ALL`].
+    /// The words of the API, in the order of `ALL`.
     pub const WORDS: &'static [&'static str] = &["ok", "warning", "error", "unknown"];
 
     const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Error, Self::Unknown];

@@ -12,7 +12,7 @@ use super::log_reader::{LogReader, TaskLog};
 use super::writer::Writer;
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::Disk;
-use crate::error::{IoContext, Result};
+use crate::error::{IoContext, Kind, Result};
 use crate::metrics::{TaskMetrics, TaskResult};
 use crate::types::{AuthId, Upid};
 
@@ -73,7 +73,7 @@ impl Registry {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Starts a task: its log exists when this returns.
+    /// Starts a task: its log exists when this returns, unless the disk refused it; then the task runs without one.
     pub async fn start(&self, worker_type: &str, worker_id: Option<String>, auth: &AuthId) -> Result<Task> {
         let upid = Arc::new(Upid {
             node: self.inner.node.clone(),
@@ -85,7 +85,12 @@ impl Registry {
             worker_id,
             auth_id: auth.clone(),
         });
-        self.inner.writer.create(upid.clone()).await?;
+        match self.inner.writer.create(upid.clone()).await {
+            Err(e) if e.kind() == Kind::Closed => return Err(e),
+            // A full disk must keep nobody from restoring, nor from what makes room.
+            Err(error) => tracing::error!(%upid, %error, "a task runs without a log"),
+            Ok(()) => {}
+        }
         let (abort, _) = watch::channel(false);
         self.inner.book.begin(upid.clone(), abort.clone());
         self.inner.metrics.task_started(worker_type);
@@ -273,6 +278,28 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("archive")).unwrap(), format!("{upid} 66607C8A OK\n"));
         assert_eq!(registry.running_count(), 0);
         assert_eq!(upid.to_string().parse::<Upid>().unwrap(), upid);
+    }
+
+    /// As on a full disk: what makes room runs as a task too.
+    #[tokio::test]
+    async fn a_task_whose_log_cannot_be_made_runs_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("tasks");
+        let registry = Registry::open(&place, Clock::system()).unwrap();
+        for entry in std::fs::read_dir(&place).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+        }
+        std::fs::remove_dir(&place).unwrap();
+        let task = registry.start("garbage_collection", None, &admin()).await.unwrap();
+        let upid = task.upid().clone();
+        assert_eq!(registry.running_count(), 1);
+        task.log("nobody will read this");
+        std::fs::create_dir(&place).unwrap();
+        task.end(Ok(())).await;
+        assert_eq!(registry.running_count(), 0);
+        let archive = std::fs::read_to_string(place.join("archive")).unwrap();
+        assert!(archive.starts_with(&upid.to_string()) && archive.ends_with(" OK\n"), "{archive}");
     }
 
     #[tokio::test]

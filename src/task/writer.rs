@@ -196,9 +196,10 @@ impl Files {
     }
 
     fn end(&mut self, upid: &Upid, status: &TaskStatus) {
-        let Some(mut sheet) = self.open.remove(&upid.to_string()) else { return };
         let now = self.clock.now();
-        sheet.write(upid, &log_line(now, &status.result_line()));
+        if let Some(mut sheet) = self.open.remove(&upid.to_string()) {
+            sheet.write(upid, &log_line(now, &status.result_line()));
+        }
         // The archive first: a crash in between leaves the task in both lists, and the next start sorts that out.
         let archived = self.lists.archive(upid, &archive_line(upid, now, status));
         if let Err(error) = archived.and_then(|()| self.lists.write_active(self.open.keys().collect())) {

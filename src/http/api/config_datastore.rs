@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 use toml_edit::Value as TomlValue;
 
 use super::{RequestContext, STORE};
-use crate::auth::Privileges;
+use crate::auth::{AclPath, Privileges};
 use crate::config::{DatastoreSection, Draft};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
 use crate::error::{Error, Result};
 use crate::http::context::App;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
+use crate::http::rights::demand;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
@@ -195,7 +196,7 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         returns: Returns::NULL,
         handler: |context, params| Box::pin(update(context, params)),
-        about: "Changes settings of a datastore; those that are not named stay.",
+        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads and gc-memory-mib need Datastore.Allocate.",
     },
     Route {
         method: Method::DELETE,
@@ -299,8 +300,15 @@ fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<(
     Ok(())
 }
 
+/// Settings that are the machine's affair: where the daemon writes, as whom, and with how much of the machine.
+const OF_THE_MACHINE: [&str; 6] = ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib"];
+
 async fn update(context: RequestContext, params: Params) -> Result<Reply> {
     let name: DatastoreName = params.parsed("store")?;
+    if OF_THE_MACHINE.iter().any(|key| params.is_given(key) || params.texts("delete").any(|unset| unset == *key)) {
+        let place = AclPath::datastore(&name, &Namespace::root());
+        demand(&context, &place, Privileges::DATASTORE_ALLOCATE)?;
+    }
     let change = |draft: &mut Draft| {
         if !draft.has("datastore", name.as_str()) {
             return Err(no_such(&name));
@@ -342,7 +350,8 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let wanted = context.app.config.preview(None, &add)?;
     let section = wanted.config.datastores.iter().find(|section| section.name == name).ok_or_else(|| no_such(&name))?;
     let owner = section.owner;
-    check_apart(&context.app, &path)?;
+    let (app, wanted_path) = (context.app.clone(), path.clone());
+    context.app.compute.run(move || check_apart(&app, &wanted_path)).await??;
     let reuse = params.bool("reuse-datastore") == Some(true);
     let (task, guard) = start_task(&context, "create-datastore", &name).await?;
     let upid = task.upid().to_string();
@@ -365,10 +374,15 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     Ok(Reply::Data(Outcome::of(upid)?))
 }
 
-/// Refuses a directory inside that of a datastore, or around it: one would be part of the other.
+/// Refuses a directory inside that of a datastore, or around it: one would be part of the other. Links and `..` on the way count for
+/// what they lead to. Blocks for a few looks at the disk.
 fn check_apart(app: &App, path: &Path) -> Result<()> {
     let config = app.config.get();
-    let inside = |other: &&DatastoreSection| path.starts_with(&other.path) || other.path.starts_with(path);
+    let real = true_path(path);
+    let inside = |other: &&DatastoreSection| {
+        let other = true_path(&other.path);
+        real.starts_with(&other) || other.starts_with(&real)
+    };
     match config.config.datastores.iter().find(inside) {
         Some(other) => {
             let text = format!("the path overlaps with {:?} of datastore '{}'", other.path, other.name);
@@ -376,6 +390,16 @@ fn check_apart(app: &App, path: &Path) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Where a path leads: the part that is there with its links resolved, then the rest as it stands.
+fn true_path(path: &Path) -> PathBuf {
+    let plain = path.components().fold(PathBuf::new(), |mut plain, part| {
+        plain.push(part);
+        // Step by step, for `..` behind a link is not where the text says.
+        plain.canonicalize().unwrap_or(plain)
+    });
+    plain
 }
 
 /// Makes the directory, or sees that it is a datastore.

@@ -14,8 +14,16 @@ use crate::store::{FileInfo, GroupFilter, SnapshotInfo};
 /// Spec 05 §3, BackupContent.
 pub(super) const FILE: Shape = Shape::Object(&[
     Field::new("filename", Shape::Text, "Its name on the server."),
-    Field::optional("size", Shape::Integer, "Bytes of its contents; only for files of the manifest."),
-    Field::optional("crypt-mode", Shape::Enum(&["none", "encrypt", "sign-only"]), "Only for files of the manifest."),
+    Field::optional(
+        "size",
+        Shape::Integer,
+        "Bytes of its contents, of the manifest itself as it is stored; absent for files that no manifest lists.",
+    ),
+    Field::optional(
+        "crypt-mode",
+        Shape::Enum(&["none", "encrypt", "sign-only"]),
+        "Absent for files that no manifest lists.",
+    ),
 ]);
 
 /// Spec 05 §3, SnapshotListItem.

@@ -24,9 +24,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 async fn upload(mut context: RequestContext, params: Params) -> Result<Reply> {
     let (place, snapshot) = (Place::of(&params)?, snapshot_of(&params)?);
-    let store = place.open(&context)?;
     let bytes_max = usize::try_from(BLOB_ENCODED_BYTES_MAX).unwrap_or(usize::MAX);
     let blob = context.read_body(bytes_max).await?;
+    let store = place.open(&context)?;
     store.upload_client_log(&place.ns, &snapshot, blob.into()).await?;
     reply(Value::Null)
 }
