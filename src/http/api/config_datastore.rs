@@ -394,12 +394,11 @@ fn check_apart(app: &App, path: &Path) -> Result<()> {
 
 /// Where a path leads: the part that is there with its links resolved, then the rest as it stands.
 fn true_path(path: &Path) -> PathBuf {
-    let plain = path.components().fold(PathBuf::new(), |mut plain, part| {
+    path.components().fold(PathBuf::new(), |mut plain, part| {
         plain.push(part);
         // Step by step, for `..` behind a link is not where the text says.
         plain.canonicalize().unwrap_or(plain)
-    });
-    plain
+    })
 }
 
 /// Makes the directory, or sees that it is a datastore.
