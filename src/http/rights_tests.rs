@@ -411,3 +411,34 @@ async fn every_path_above_a_row_lists_what_lies_below() {
         assert_eq!(body["data"], serde_json::Value::from(want), "{node:?}");
     }
 }
+
+/// What each row of [`OWN_RULES`] says is what a token without any privilege gets.
+#[tokio::test]
+async fn rules_of_handlers_keep_a_stranger_out_as_they_say() {
+    let server = wired().await;
+    let store = server.dir().join("main");
+    let before = tree(&store);
+    // A machine without an id has none to tell.
+    let has_id = std::path::Path::new("/etc/machine-id").exists();
+    for (row, said) in OWN_RULES.iter().filter(|(row, _)| has_id || !row.ends_with("/identity")) {
+        let route = api::router().routes().find(|route| format!("{route:?}") == *row).unwrap();
+        let answer = server.request(route.method.as_str(), &target(route, "json"), STRANGER, None).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body = unchunked(head, body);
+        let (status, words) = match said.split_once(' ').unwrap_or((said, "")) {
+            ("400", words) => (400, words),
+            ("403", _) => (403, ""),
+            ("404", _) => (404, ""),
+            _ if said.ends_with("else 403") => (403, ""),
+            _ => (200, ""),
+        };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && body.contains(words), "{row}: {answer:.300}");
+        let data = || serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"].clone();
+        match *said {
+            "an empty list" => assert_eq!(data(), serde_json::json!([]), "{row}"),
+            "an empty object" => assert_eq!(data(), serde_json::json!({}), "{row}"),
+            _ => {}
+        }
+    }
+    assert_eq!(tree(&store), before);
+}

@@ -103,6 +103,11 @@ fn management_script() -> Script {
 const NOTHING_REMOVED: &str = r#"{"data":{"protected-snapshots":0,"removed-groups":0,"removed-snapshots":0}}"#;
 
 #[tokio::test]
+async fn t09_benchmark() {
+    after_11_play("09-benchmark", Script::default()).await;
+}
+
+#[tokio::test]
 async fn t12a_credentials() {
     after_11_play("12a-wrong-secret", Script::default()).await;
 }
