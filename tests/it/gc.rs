@@ -193,7 +193,10 @@ async fn the_recorded_datastore_gives_the_recorded_status() {
         .map(|line| line.as_str().expect("text")[27..].to_owned())
         .collect();
     let base = daemon.store().display().to_string();
-    let said: BTreeSet<String> = log.iter().map(|line| line.replace(&base, "/mnt/datastore/pbsstore")).collect();
+    let said: BTreeSet<String> = log
+        .iter()
+        .map(|line| line.replace(&base, "/mnt/datastore/pbsstore").replace("on store golden", "on store pbsstore"))
+        .collect();
     let lacking: Vec<&String> = recorded.difference(&said).collect();
     let only_theirs = |line: &String| line.starts_with("Removed ") || line.starts_with("processed ");
     assert!(lacking.iter().all(|line| only_theirs(line)), "{lacking:?} in {log:?}");

@@ -27,6 +27,15 @@ const BETTER: &[Better] = &[
     ("fidx-chunksize-0", "", "drive-scsi0.img.fidx failed: Unable to open fixed index"),
     ("didx-ends-decrease", "", "root.pxar.didx failed: "),
     ("manifest-bad-json", "", "manifest load error: "),
+    // We say what is wrong with the length.
+    (
+        "didx-truncated",
+        "verify damaged:host/alpha/2024-06-06T14:23:38Z/root.pxar.didx failed:",
+        "is not a multiple of 40",
+    ),
+    ("didx-header-only", "verify damaged:host/alpha/2024-06-06T14:23:38Z/root.pxar.didx failed:", "has no entries"),
+    // A chunk that contradicts one archive's manifest is looked at again for the next archive.
+    ("manifest-encrypt-claim", "  verified 0.13/", "  check drive-virtio1.img.fidx"),
 ];
 
 /// What one verification did.

@@ -215,11 +215,14 @@ impl Player<'_> {
 
     /// The target with our names of tasks.
     fn with_our_tasks(&self, target: String) -> String {
-        let encoded = |upid: &str| {
-            // As the recorded client does it.
-            percent_encoding::utf8_percent_encode(upid, percent_encoding::NON_ALPHANUMERIC).to_string()
-        };
-        self.tasks.iter().fold(target, |target, (recorded, ours)| target.replace(&encoded(recorded), &encoded(ours)))
+        // As the recorded client does it, and as those that were written by hand.
+        const BY_HAND: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+        let encoded = |upid: &str, set| percent_encoding::utf8_percent_encode(upid, set).to_string();
+        self.tasks.iter().fold(target, |target, (recorded, ours)| {
+            let target = target.replace(&encoded(recorded, BY_HAND), &encoded(ours, BY_HAND));
+            let all = percent_encoding::NON_ALPHANUMERIC;
+            target.replace(&encoded(recorded, all), &encoded(ours, all))
+        })
     }
 
     /// The target with the writer id that we gave for the recorded one.
@@ -310,7 +313,7 @@ impl Player<'_> {
             // The next issue brings it. Until then nothing must answer there, so that this list is not forgotten.
             let absent = reply.status == 404 && reply.text().contains("not found.");
             if absent { Vec::new() } else { vec![format!("it exists now ({}): take it off the list", reply.status)] }
-        } else if request.target.contains("/tasks/UPID") && request.target.contains("/log?") && want.status == 200 {
+        } else if is_task_log(&request.target) && want.status == 200 {
             task_log(want, reply)
         } else {
             compare::answers(request, want, reply, self.daemon)
@@ -376,6 +379,12 @@ fn fill_body(body: &Body, secrets: &Secrets) -> Bytes {
         Ok(text) if text.contains("{{") => secrets.fill(text).into(),
         _ => bytes,
     }
+}
+
+/// Whether a request asks for a page of a task's log.
+fn is_task_log(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    path.contains("/tasks/UPID") && path.ends_with("/log")
 }
 
 /// The task that an answer names, or that is the only row of its list.
