@@ -3,19 +3,13 @@
 //! Here and not in the handlers, that none can forget it. A task that a call starts goes on when the call is over, so it begins an operation
 //! of its own.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
 use http::Method;
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
 
 use super::context::RequestContext;
 use super::params::Params;
-use super::reply::{Body, Response};
+use super::reply::{Response, held};
 use super::router::Route;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::{Operation, OperationGuard};
 use crate::types::DatastoreName;
 
@@ -52,30 +46,8 @@ pub(super) fn begin(route: &Route, context: &RequestContext, params: &Params) ->
 /// The answer, whose operation runs until the last of its body is sent.
 pub(super) fn hold(response: Response, guard: Option<OperationGuard>) -> Response {
     match guard {
-        Some(guard) => response.map(|body| Held { body, _guard: guard }.boxed_unsync()),
+        Some(guard) => response.map(|body| held(body, guard)),
         None => response,
-    }
-}
-
-struct Held {
-    body: Body,
-    _guard: OperationGuard,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -97,6 +97,10 @@ pub const SAFE_ID_PATTERN: &str = r"^[A-Za-z0-9_][A-Za-z0-9._\-]*$";
 impl ParamKind {
     /// Any text.
     pub const ANY_TEXT: Self = Self::Text { pattern: "", min: 0, max: TEXT_CHARS_MAX, matches: |_| true };
+    /// One line: `min..=max` characters, none of them a control character.
+    pub const fn line(min: usize, max: usize) -> Self {
+        Self::Text { pattern: r"^[^\x00-\x1f\x7f-\x9f]*$", min, max, matches: |s| !s.chars().any(char::is_control) }
+    }
     /// A safe id (spec 01 §1): archive names, file names, backup ids.
     pub const SAFE_ID: Self =
         Self::Text { pattern: SAFE_ID_PATTERN, min: 0, max: TEXT_CHARS_MAX, matches: types::is_safe_id };

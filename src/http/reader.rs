@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::reply::{self, Body, Response};
+use super::reply::{self, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
 use super::session::{BodyBudget, Ended, Ending, Handler, answer, file_body, not_found, take_chunks};
 use crate::engine::ComputePool;
@@ -159,36 +157,6 @@ impl Driver {
         let metrics = self.store.metrics();
         metrics.sent_chunks.inc();
         metrics.sent_chunk_bytes.add(u64::try_from(stored.len()).unwrap_or(u64::MAX));
-        Ok(reply::octet_stream(held_body(stored, permit)))
-    }
-}
-
-/// A whole body that counts as held until the last of it is sent.
-fn held_body(bytes: impl Into<Bytes>, permit: OwnedSemaphorePermit) -> Body {
-    HeldChunk { body: reply::full(bytes), _permit: permit }.boxed_unsync()
-}
-
-struct HeldChunk {
-    body: Body,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl http_body::Body for HeldChunk {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        Ok(reply::octet_stream(reply::held(reply::full(stored), permit)))
     }
 }

@@ -1,7 +1,11 @@
 //! What goes back: bodies, content types, and the one map from error to status.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
@@ -77,6 +81,33 @@ pub fn with_body(status: StatusCode, content_type: Option<&'static str>, body: B
         set_header(&mut response, header::CONTENT_TYPE, content_type);
     }
     response
+}
+
+/// A body with something that is to live until the last of it is sent, or until nobody wants it any more.
+pub fn held(body: Body, guard: impl Send + Unpin + 'static) -> Body {
+    Held { body, _guard: guard }.boxed_unsync()
+}
+
+struct Held<G> {
+    body: Body,
+    _guard: G,
+}
+
+impl<G: Unpin> http_body::Body for Held<G> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Sets one header to a constant.

@@ -13,16 +13,9 @@ use crate::http::rights::demand;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
-const PASSWORD_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
-const PASSWORD: ParamKind =
-    ParamKind::Text { pattern: PASSWORD_PATTERN, min: 1, max: 1024, matches: |s| !s.chars().any(char::is_control) };
+const PASSWORD: ParamKind = ParamKind::line(1, 1024);
 /// A password that is set; one that is shown may be shorter.
-pub(super) const NEW_PASSWORD: ParamKind = ParamKind::Text {
-    pattern: PASSWORD_PATTERN,
-    min: PASSWORD_CHARS_MIN,
-    max: 1024,
-    matches: |s| !s.chars().any(char::is_control),
-};
+pub(super) const NEW_PASSWORD: ParamKind = ParamKind::line(PASSWORD_CHARS_MIN, 1024);
 pub(super) const USERNAME: ParamKind = ParamKind::Text {
     pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
     min: 3,

@@ -17,12 +17,7 @@ use crate::http::rights::demand;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
-const LINE: ParamKind = ParamKind::Text {
-    pattern: r"^[^\x00-\x1f\x7f-\x9f]*$",
-    min: 0,
-    max: DETAIL_CHARS_MAX,
-    matches: |s| !s.chars().any(char::is_control),
-};
+const LINE: ParamKind = ParamKind::line(0, DETAIL_CHARS_MAX);
 pub(super) const COMMENT: ParamSpec = ParamSpec::optional("comment", LINE, "What it is for; empty removes it.");
 pub(super) const ENABLE: ParamSpec = ParamSpec::optional("enable", ParamKind::Boolean, "Whether it may act.");
 pub(super) const EXPIRE: ParamSpec = ParamSpec::optional(

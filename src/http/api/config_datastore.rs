@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Map, Value};
 use toml_edit::Value as TomlValue;
 
-use super::{RequestContext, STORE};
+use super::{CONFIG_DIGEST, RequestContext, STORE};
 use crate::auth::{AclPath, Privileges};
 use crate::config::{DatastoreSection, Draft};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
@@ -27,12 +27,7 @@ const ONE: &str = "config/datastore/{store}";
 const GC_MEMORY_MIB: u64 = 256;
 
 /// A line of text.
-const LINE: ParamKind = ParamKind::Text {
-    pattern: r"^[^\u0000-\u001f\u007f]*$",
-    min: 1,
-    max: 1024,
-    matches: |text| !text.chars().any(char::is_control),
-};
+const LINE: ParamKind = ParamKind::line(1, 1024);
 
 const ABSOLUTE_PATH: ParamKind = ParamKind::Text {
     pattern: r"^/[^\u0000-\u001f\u007f]*$",
@@ -51,12 +46,6 @@ const UID_GID: ParamKind = ParamKind::Text {
         text.split_once(':').is_some_and(|(uid, gid)| number(uid) && number(gid))
     },
 };
-
-const DIGEST: ParamSpec = ParamSpec::optional(
-    "digest",
-    ParamKind::DIGEST,
-    "Of the configuration that the asker has seen; refused if it has changed since.",
-);
 
 /// What can be set, in the words of the API; [`KEYS`] has those of the file.
 macro_rules! with_settings {
@@ -192,7 +181,7 @@ pub(super) const ROUTES: &[Route] = &[
         params: with_settings![
             STORE,
             ParamSpec::optional("delete", ParamKind::List(&DELETABLE), "Settings that go back to their defaults."),
-            DIGEST,
+            CONFIG_DIGEST,
         ],
         returns: Returns::NULL,
         handler: |context, params| Box::pin(update(context, params)),
@@ -208,7 +197,7 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("0"),
             ParamSpec::optional("destroy-data", ParamKind::Boolean, "Remove its directory with all backups too.")
                 .or("0"),
-            DIGEST,
+            CONFIG_DIGEST,
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(remove(context, params)),

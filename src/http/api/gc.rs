@@ -14,27 +14,34 @@ use crate::jobs::state::JobKey;
 
 const PATH: &str = "admin/datastore/{store}/gc";
 
-/// Spec 05 §4 and 01 §8.
-const STATUS: Shape = Shape::Object(&[
-    Field::new("store", Shape::Text, "Name of the datastore."),
-    Field::optional("upid", Shape::Nullable(&Shape::Text), "The task that collected last."),
-    Field::new("index-file-count", Shape::Integer, "Index files."),
-    Field::new("index-data-bytes", Shape::Integer, "Bytes that they describe."),
-    Field::new("disk-bytes", Shape::Integer, "Bytes of the chunks in use; on large datastores an estimate."),
-    Field::new("disk-chunks", Shape::Integer, "Chunks in use."),
-    Field::new("removed-bytes", Shape::Integer, "Bytes that the run freed."),
-    Field::new("removed-chunks", Shape::Integer, "Chunks that it removed."),
-    Field::new("pending-bytes", Shape::Integer, "Bytes of unused chunks that are too young to go."),
-    Field::new("pending-chunks", Shape::Integer, "Unused chunks that are too young to go."),
-    Field::new("removed-bad", Shape::Integer, "Corrupt chunk files that it removed."),
-    Field::optional("schedule", Shape::Text, "Calendar event."),
-    Field::optional("next-run", Shape::Integer, "Seconds since the epoch."),
-    Field::optional("last-run-upid", Shape::Text, "Task of the last run, finished or not."),
-    Field::optional("last-run-endtime", Shape::Integer, "Absent while it runs."),
-    Field::optional("last-run-state", Shape::Text, "`OK`, `WARNINGS: n`, `unknown`, or the error."),
-    Field::optional("duration", Shape::Integer, "Seconds that the last run took."),
-    Field::new("still-bad", Shape::Integer, "Corrupt chunk files that are too young to go."),
-]);
+/// What is told of the collections of a datastore (spec 05 §4 and 01 §8); `$found` says whether what the last one found is always there.
+macro_rules! collection_fields {
+    ($found:path) => {
+        &[
+            Field::new("store", Shape::Text, "Name of the datastore."),
+            Field::optional("upid", Shape::Nullable(&Shape::Text), "The task that collected last."),
+            $found("index-file-count", Shape::Integer, "Index files."),
+            $found("index-data-bytes", Shape::Integer, "Bytes that they describe."),
+            $found("disk-bytes", Shape::Integer, "Bytes of the chunks in use; on large datastores an estimate."),
+            $found("disk-chunks", Shape::Integer, "Chunks in use."),
+            $found("removed-bytes", Shape::Integer, "Bytes that the run freed."),
+            $found("removed-chunks", Shape::Integer, "Chunks that it removed."),
+            $found("pending-bytes", Shape::Integer, "Bytes of unused chunks that are too young to go."),
+            $found("pending-chunks", Shape::Integer, "Unused chunks that are too young to go."),
+            $found("removed-bad", Shape::Integer, "Corrupt chunk files that it removed."),
+            $found("still-bad", Shape::Integer, "Corrupt chunk files that are too young to go."),
+            $crate::http::api::job_status::SCHEDULE,
+            $crate::http::api::job_status::NEXT,
+            $crate::http::api::job_status::UPID,
+            $crate::http::api::job_status::END,
+            $crate::http::api::job_status::STATE,
+            Field::optional("duration", Shape::Integer, "Seconds that the last run took."),
+        ]
+    };
+}
+pub(super) use collection_fields;
+
+const STATUS: Shape = Shape::Object(collection_fields!(Field::new));
 
 pub(super) const ROUTES: &[Route] = &[
     Route {

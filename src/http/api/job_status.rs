@@ -4,7 +4,8 @@ use http::Method;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::jobs::{CHANGE_PRUNE, CHANGE_VERIFY, ID, Kind, job_fields};
+use super::gc::collection_fields;
+use super::jobs::{CHANGE_PRUNE, CHANGE_VERIFY, ID, Kind, job_fields, prune_job_fields, verify_job_fields};
 use super::{RequestContext, reply};
 use crate::auth::Privileges;
 use crate::error::Result;
@@ -19,55 +20,19 @@ use crate::types::{DatastoreName, Namespace, Upid};
 
 const STORE: ParamSpec = ParamSpec::optional("store", ParamKind::DATASTORE, "Only jobs of this datastore.");
 
-const NEXT: Field = Field::optional("next-run", Shape::Integer, "Seconds since the epoch.");
-const UPID: Field = Field::optional("last-run-upid", Shape::Text, "Task of the last run.");
-const END: Field = Field::optional("last-run-endtime", Shape::Integer, "Absent while it runs.");
-const STATE: Field = Field::optional("last-run-state", Shape::Text, "`OK`, `WARNINGS: n`, `unknown`, or the error.");
+pub(super) const SCHEDULE: Field = Field::optional("schedule", Shape::Text, "Calendar event.");
+pub(super) const NEXT: Field = Field::optional("next-run", Shape::Integer, "Seconds since the epoch.");
+pub(super) const UPID: Field = Field::optional("last-run-upid", Shape::Text, "Task of the last run, finished or not.");
+pub(super) const END: Field = Field::optional("last-run-endtime", Shape::Integer, "Absent while it runs.");
+pub(super) const STATE: Field =
+    Field::optional("last-run-state", Shape::Text, "`OK`, `WARNINGS: n`, `unknown`, or the error.");
 
-const PRUNE: Shape = Shape::Object(job_fields![
-    Field::optional("disable", Shape::Boolean, "Not started by its schedule."),
-    Field::optional("keep-last", Shape::Integer, ""),
-    Field::optional("keep-hourly", Shape::Integer, ""),
-    Field::optional("keep-daily", Shape::Integer, ""),
-    Field::optional("keep-weekly", Shape::Integer, ""),
-    Field::optional("keep-monthly", Shape::Integer, ""),
-    Field::optional("keep-yearly", Shape::Integer, ""),
-    NEXT,
-    UPID,
-    END,
-    STATE,
-]);
+const PRUNE: Shape = Shape::Object(prune_job_fields![NEXT, UPID, END, STATE]);
 
-const VERIFY: Shape = Shape::Object(job_fields![
-    Field::optional("ignore-verified", Shape::Boolean, "Whether what has been verified is left out."),
-    Field::optional("outdated-after", Shape::Integer, "Days after which it is verified again."),
-    NEXT,
-    UPID,
-    END,
-    STATE,
-]);
+const VERIFY: Shape = Shape::Object(verify_job_fields![NEXT, UPID, END, STATE]);
 
-const GC: Shape = Shape::Object(&[
-    Field::new("store", Shape::Text, "Name of the datastore."),
-    Field::optional("schedule", Shape::Text, "Calendar event."),
-    Field::optional("duration", Shape::Integer, "Seconds that the last run took."),
-    NEXT,
-    UPID,
-    END,
-    STATE,
-    // What the last one found, as `admin/datastore/{store}/gc` has it; absent while the datastore cannot be read.
-    Field::optional("upid", Shape::Nullable(&Shape::Text), "The task that collected last."),
-    Field::optional("index-file-count", Shape::Integer, "Index files."),
-    Field::optional("index-data-bytes", Shape::Integer, "Bytes that they describe."),
-    Field::optional("disk-bytes", Shape::Integer, "Bytes of the chunks in use."),
-    Field::optional("disk-chunks", Shape::Integer, "Chunks in use."),
-    Field::optional("removed-bytes", Shape::Integer, "Bytes that the run freed."),
-    Field::optional("removed-chunks", Shape::Integer, "Chunks that it removed."),
-    Field::optional("pending-bytes", Shape::Integer, "Bytes of unused chunks that are too young to go."),
-    Field::optional("pending-chunks", Shape::Integer, "Unused chunks that are too young to go."),
-    Field::optional("removed-bad", Shape::Integer, "Corrupt chunk files that it removed."),
-    Field::optional("still-bad", Shape::Integer, "Corrupt chunk files that are too young to go."),
-]);
+/// What the last collection found is absent while the datastore cannot be read.
+const GC: Shape = Shape::Object(collection_fields!(Field::optional));
 
 pub(super) const ROUTES: &[Route] = &[
     Route {

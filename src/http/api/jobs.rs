@@ -3,7 +3,8 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{RequestContext, reply};
+use super::keep::{DAILY, HOURLY, LAST, MONTHLY, WEEKLY, YEARLY};
+use super::{CONFIG_DIGEST, RequestContext, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::config::{Draft, JOB_ID_CHARS, JobSection, KEEP_KEYS, Loaded, PruneJobSection, VerifyJobSection};
 use crate::error::{Error, Result};
@@ -126,31 +127,15 @@ const SCHEDULE: ParamSpec = ParamSpec::optional(
     ParamKind::Text { pattern: "", min: 1, max: 255, matches: |text| text.parse::<Schedule>().is_ok() },
     "Calendar event; without one it runs only when it is started.",
 );
-const COMMENT: ParamSpec = ParamSpec::optional(
-    "comment",
-    ParamKind::Text { pattern: "", min: 0, max: 128, matches: |text| !text.chars().any(char::is_control) },
-    "A line for listings.",
-);
+const COMMENT: ParamSpec = ParamSpec::optional("comment", ParamKind::line(0, 128), "A line for listings.");
 const DISABLE: ParamSpec =
     ParamSpec::optional("disable", ParamKind::Boolean, "Not started by its schedule.").or("false");
-const COUNT: ParamKind = ParamKind::Integer { min: 1, max: i64::MAX };
-const LAST: ParamSpec = ParamSpec::optional("keep-last", COUNT, "How many of the newest stay.");
-const HOURLY: ParamSpec = ParamSpec::optional("keep-hourly", COUNT, "In how many hours the newest stays.");
-const DAILY: ParamSpec = ParamSpec::optional("keep-daily", COUNT, "On how many days the newest stays.");
-const WEEKLY: ParamSpec = ParamSpec::optional("keep-weekly", COUNT, "In how many weeks the newest stays.");
-const MONTHLY: ParamSpec = ParamSpec::optional("keep-monthly", COUNT, "In how many months the newest stays.");
-const YEARLY: ParamSpec = ParamSpec::optional("keep-yearly", COUNT, "In how many years the newest stays.");
 const IGNORE: ParamSpec =
     ParamSpec::optional("ignore-verified", ParamKind::Boolean, "Leave out what has been verified.").or("true");
 const OUTDATED: ParamSpec = ParamSpec::optional(
     "outdated-after",
     ParamKind::Integer { min: 0, max: 1_000_000 },
     "But not what was verified more than so many days ago.",
-);
-const DIGEST: ParamSpec = ParamSpec::optional(
-    "digest",
-    ParamKind::DIGEST,
-    "Of the configuration that the change was made for: refused if it has changed since.",
 );
 const DELETE_PRUNE: ParamSpec = ParamSpec::optional(
     "delete",
@@ -177,22 +162,38 @@ macro_rules! job_fields {
         ]
     };
 }
-pub(super) use job_fields;
 
-const PRUNE_JOB: Shape = Shape::Object(job_fields![
-    Field::optional("disable", Shape::Boolean, "Not started by its schedule."),
-    Field::optional("keep-last", Shape::Integer, ""),
-    Field::optional("keep-hourly", Shape::Integer, ""),
-    Field::optional("keep-daily", Shape::Integer, ""),
-    Field::optional("keep-weekly", Shape::Integer, ""),
-    Field::optional("keep-monthly", Shape::Integer, ""),
-    Field::optional("keep-yearly", Shape::Integer, ""),
-]);
+/// The fields of a prune job.
+macro_rules! prune_job_fields {
+    ($($more:expr),* $(,)?) => {
+        job_fields![
+            Field::optional("disable", Shape::Boolean, "Not started by its schedule."),
+            Field::optional("keep-last", Shape::Integer, ""),
+            Field::optional("keep-hourly", Shape::Integer, ""),
+            Field::optional("keep-daily", Shape::Integer, ""),
+            Field::optional("keep-weekly", Shape::Integer, ""),
+            Field::optional("keep-monthly", Shape::Integer, ""),
+            Field::optional("keep-yearly", Shape::Integer, ""),
+            $($more,)*
+        ]
+    };
+}
 
-const VERIFY_JOB: Shape = Shape::Object(job_fields![
-    Field::optional("ignore-verified", Shape::Boolean, "Whether what has been verified is left out."),
-    Field::optional("outdated-after", Shape::Integer, "Days after which it is verified again."),
-]);
+/// The fields of a verify job.
+macro_rules! verify_job_fields {
+    ($($more:expr),* $(,)?) => {
+        job_fields![
+            Field::optional("ignore-verified", Shape::Boolean, "Whether what has been verified is left out."),
+            Field::optional("outdated-after", Shape::Integer, "Days after which it is verified again."),
+            $($more,)*
+        ]
+    };
+}
+pub(super) use {job_fields, prune_job_fields, verify_job_fields};
+
+const PRUNE_JOB: Shape = Shape::Object(prune_job_fields![]);
+
+const VERIFY_JOB: Shape = Shape::Object(verify_job_fields![]);
 
 const WITH_DIGEST: &[Field] = &[Field::new("digest", Shape::Text, "Names this version of the configuration.")];
 
@@ -260,7 +261,7 @@ pub(super) const ROUTES: &[Route] = &[
             MONTHLY,
             YEARLY,
             DELETE_PRUNE,
-            DIGEST,
+            CONFIG_DIGEST,
         ],
         Returns::NULL,
         |context, params| Box::pin(update(context, params, Kind::Prune)),
@@ -270,7 +271,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::DELETE,
         "config/prune/{id}",
         CHANGE_PRUNE,
-        &[ID, DIGEST],
+        &[ID, CONFIG_DIGEST],
         Returns::NULL,
         |context, params| Box::pin(remove(context, params, Kind::Prune)),
         "Removes a prune job. A run of it goes on.",
@@ -306,7 +307,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::PUT,
         "config/verify/{id}",
         CHANGE_VERIFY,
-        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, DELETE_VERIFY, DIGEST],
+        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, DELETE_VERIFY, CONFIG_DIGEST],
         Returns::NULL,
         |context, params| Box::pin(update(context, params, Kind::Verify)),
         "Changes a verify job. What is not named stays.",
@@ -315,7 +316,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::DELETE,
         "config/verify/{id}",
         CHANGE_VERIFY,
-        &[ID, DIGEST],
+        &[ID, CONFIG_DIGEST],
         Returns::NULL,
         |context, params| Box::pin(remove(context, params, Kind::Verify)),
         "Removes a verify job. A run of it goes on.",

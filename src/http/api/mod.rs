@@ -11,6 +11,7 @@ mod gc;
 mod groups;
 mod job_status;
 mod jobs;
+mod keep;
 mod namespace;
 mod node;
 mod notes;
@@ -68,6 +69,13 @@ const NS: ParamSpec = ParamSpec::optional("ns", ParamKind::NAMESPACE, "Namespace
 const BACKUP_TYPE: ParamSpec = ParamSpec::required("backup-type", ParamKind::BACKUP_TYPE, "Type of the group.");
 const BACKUP_ID: ParamSpec = ParamSpec::required("backup-id", ParamKind::SAFE_ID, "Id of the group.");
 const BACKUP_TIME: ParamSpec = ParamSpec::required("backup-time", ParamKind::BACKUP_TIME, "Time of the snapshot.");
+
+/// Of changes of the configuration.
+const CONFIG_DIGEST: ParamSpec = ParamSpec::optional(
+    "digest",
+    ParamKind::DIGEST,
+    "Of the configuration that the asker has seen; refused if it has changed since.",
+);
 
 /// The parameters that name a snapshot.
 const SNAPSHOT_PARAMS: &[ParamSpec] = &[STORE, NS, BACKUP_TYPE, BACKUP_ID, BACKUP_TIME];

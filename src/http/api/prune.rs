@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::keep::{DAILY, HOURLY, LAST, MONTHLY, WEEKLY, YEARLY};
 use super::{BACKUP_ID, BACKUP_TYPE, NS, Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
@@ -15,16 +16,6 @@ use crate::http::work;
 use crate::jobs::prune::{self, Decision, KeepOptions, Scope};
 use crate::task::Task;
 use crate::types::{AuthId, Group, NAMESPACE_DEPTH_MAX, Namespace};
-
-/// Zero is no number of snapshots to keep: who wants none leaves the option out (recorded).
-const COUNT: ParamKind = ParamKind::Integer { min: 1, max: i64::MAX };
-
-const KEEP_LAST: ParamSpec = ParamSpec::optional("keep-last", COUNT, "How many of the newest stay.");
-const KEEP_HOURLY: ParamSpec = ParamSpec::optional("keep-hourly", COUNT, "In how many hours the newest stays.");
-const KEEP_DAILY: ParamSpec = ParamSpec::optional("keep-daily", COUNT, "On how many days the newest stays.");
-const KEEP_WEEKLY: ParamSpec = ParamSpec::optional("keep-weekly", COUNT, "In how many weeks the newest stays.");
-const KEEP_MONTHLY: ParamSpec = ParamSpec::optional("keep-monthly", COUNT, "In how many months the newest stays.");
-const KEEP_YEARLY: ParamSpec = ParamSpec::optional("keep-yearly", COUNT, "In how many years the newest stays.");
 
 /// Seven levels is as deep as namespaces go, so all.
 const DEPTH: ParamKind = ParamKind::Integer { min: 0, max: 7 };
@@ -50,12 +41,12 @@ pub(super) const ROUTES: &[Route] = &[
             NS,
             BACKUP_TYPE,
             BACKUP_ID,
-            KEEP_LAST,
-            KEEP_HOURLY,
-            KEEP_DAILY,
-            KEEP_WEEKLY,
-            KEEP_MONTHLY,
-            KEEP_YEARLY,
+            LAST,
+            HOURLY,
+            DAILY,
+            WEEKLY,
+            MONTHLY,
+            YEARLY,
             ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only says what would stay."),
             ParamSpec::optional("use-task", ParamKind::Boolean, "Answers with the UPID of the task at once."),
             ParamSpec::optional("max-depth", DEPTH, "Without meaning here: a group lies in one namespace."),
@@ -72,12 +63,12 @@ pub(super) const ROUTES: &[Route] = &[
         params: &[
             STORE,
             NS,
-            KEEP_LAST,
-            KEEP_HOURLY,
-            KEEP_DAILY,
-            KEEP_WEEKLY,
-            KEEP_MONTHLY,
-            KEEP_YEARLY,
+            LAST,
+            HOURLY,
+            DAILY,
+            WEEKLY,
+            MONTHLY,
+            YEARLY,
             ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only logs what would stay."),
             ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below; all if left out."),
         ],
