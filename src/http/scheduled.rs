@@ -89,7 +89,14 @@ type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> {
     let loaded = app.config.get();
     let config = &loaded.config;
-    let claim = app.jobs.claim(key).map_err(|e| match key {
+    let is_over = |state: &JobState| match state {
+        JobState::Started { upid } => {
+            let upid = upid.parse::<Upid>().ok();
+            upid.and_then(|upid| app.tasks.state(&upid)).is_some_and(|state| matches!(state, TaskState::Ended(..)))
+        }
+        JobState::Created { .. } | JobState::Finished { .. } => true,
+    };
+    let claim = app.jobs.claim_behind(key, is_over).await.map_err(|e| match key {
         JobKey::Gc(store) => e.context(format_args!("unable to start garbage collection on datastore '{store}'")),
         JobKey::Prune(_) | JobKey::Verify(_) => e,
     })?;

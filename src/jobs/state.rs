@@ -12,11 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::clock::EpochSecs;
 use crate::config::{DataDir, PUBLIC_MODE};
 use crate::engine::{ComputePool, Disk};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sync::Mutex;
 use crate::types::{DatastoreName, Upid};
 
@@ -120,6 +121,8 @@ struct Inner {
     jobs: Mutex<HashMap<JobKey, Job>>,
     /// Held while a file is written, so that the last word in memory is the last on the disk.
     writing: tokio::sync::Mutex<()>,
+    /// Rung when a run begins, and when the right to run is given back.
+    turned: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -144,7 +147,8 @@ impl JobStates {
                 Err(error) => tracing::warn!(%key, %error, "the state of a job cannot be read: it counts as new"),
             }
         }
-        let inner = Inner { dir, pool, jobs: Mutex::new(jobs), writing: tokio::sync::Mutex::default() };
+        let inner =
+            Inner { dir, pool, jobs: Mutex::new(jobs), writing: tokio::sync::Mutex::default(), turned: Notify::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -168,6 +172,20 @@ impl JobStates {
             return Err(Error::busy(format!("job '{key}' is already running")));
         }
         Ok(Claim { states: self.clone(), key: key.clone() })
+    }
+
+    /// The same, but waits while the right is taken and the last run that is known is over, as `is_over` tells by its state: then that run is
+    /// being written down, or the next one is about to begin. So whoever has seen a run end may start the next.
+    pub async fn claim_behind(&self, key: &JobKey, is_over: impl Fn(&JobState) -> bool) -> Result<Claim> {
+        loop {
+            let turned = self.inner.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            match self.claim(key) {
+                Err(e) if e.kind() == Kind::Busy && self.get(key).is_some_and(|state| is_over(&state)) => turned.await,
+                claimed => return claimed,
+            }
+        }
     }
 
     /// A job is there with this schedule. One that is new, or has another schedule than before, counts from `now`, so that it does not
@@ -250,6 +268,7 @@ impl Claim {
     pub async fn started(&self, upid: &Upid) {
         let upid = upid.to_string();
         self.states.change(&self.key, |job| job.state = Some(JobState::Started { upid })).await;
+        self.states.inner.turned.notify_waiters();
     }
 
     /// It has ended.
@@ -272,6 +291,7 @@ impl Drop for Claim {
         if let Some(job) = self.states.inner.jobs.lock().get_mut(&self.key) {
             job.running = false;
         }
+        self.states.inner.turned.notify_waiters();
     }
 }
 
@@ -314,6 +334,33 @@ mod tests {
         assert_eq!(next.get(&key).unwrap().last_run(), EpochSecs(330));
         next.remove(&key).await;
         assert_eq!((next.get(&key), states(dir.path()).get(&key)), (None, None));
+    }
+
+    #[tokio::test]
+    async fn who_has_seen_a_run_end_may_start_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, all) = (JobKey::Gc("main".parse().unwrap()), states(dir.path()));
+        let first = all.claim(&key).unwrap();
+        first.started(&upid(1)).await;
+        assert_eq!(all.claim_behind(&key, |_| false).await.unwrap_err().kind(), Kind::Busy, "it runs");
+        // Two have seen it end, and it is not yet written down.
+        let over = [JobState::Started { upid: upid(1).to_string() }];
+        let behind = |over: &[JobState]| {
+            let (all, key, over) = (all.clone(), key.clone(), over.to_vec());
+            let is_over = move |state: &JobState| over.contains(state) || matches!(state, JobState::Finished { .. });
+            tokio::spawn(async move { all.claim_behind(&key, is_over).await })
+        };
+        let waits = behind(&over);
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        first.finished(&upid(1), EpochSecs(2), "OK".to_owned()).await;
+        let second = waits.await.unwrap().unwrap();
+        assert!(matches!(all.get(&key), Some(JobState::Finished { .. })));
+        let late = behind(&over);
+        tokio::task::yield_now().await;
+        assert!(!late.is_finished(), "whether the second begins is not known yet");
+        second.started(&upid(3)).await;
+        assert_eq!(late.await.unwrap().unwrap_err().kind(), Kind::Busy, "it runs");
     }
 
     #[tokio::test]
