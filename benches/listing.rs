@@ -1,7 +1,7 @@
 //! Listings of 20,000 snapshots: the daemon's calls against reading all manifests one after another, in one run, turn by turn.
 //!
 //! `cargo bench --bench listing`. Root for the cold and the slow cells; `BENCH_DIR` says where the disk is. `BENCH_SNAPSHOTS` sets
-//! the number of snapshots per group (40), for a trial.
+//! the number of snapshots per group (40), for a trial; `BENCH_STORES=memory,slow,disk` which stores are measured.
 //!
 //! The store is made directly: 500 groups, once all in the root namespace, once ten in each of 50 namespaces. Calls are measured at the
 //! client, from the connection to the last byte. "Unknown" is a daemon that has just started, "known" its next listing.
@@ -195,6 +195,31 @@ fn run(runtime: &tokio::runtime::Runtime, cell: &Cell<'_>) {
     );
 }
 
+/// The cells of a store in memory, and of the same store behind a slow file system.
+fn in_memory(runtime: &tokio::runtime::Runtime, shape: Shape, each: usize, wanted: &dyn Fn(&str) -> bool) {
+    let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let store = Store::make(memory.path().join("golden"), shape, each);
+    // What is younger than two seconds is not believed, and so not known.
+    std::thread::sleep(Duration::from_secs(4));
+    if wanted("memory") {
+        run(runtime, &Cell { name: "memory", root: &store.path, store: &store, rounds: 5, forget: None, share: 1 });
+    }
+    if !wanted("slow") {
+        return;
+    }
+    let mount = memory.path().join("mount");
+    std::fs::create_dir(&mount).expect("a mount point");
+    let behaviour = Behaviour { delay: Duration::from_millis(2), ..Behaviour::default() };
+    match SlowFs::mount(&store.path, &mount, behaviour) {
+        Ok(slow) => {
+            let root = slow.path();
+            let name = "2 ms per request";
+            run(runtime, &Cell { name, root, store: &store, rounds: 3, forget: None, share: SLOW_SHARE });
+        }
+        Err(e) => println!("| 2 ms per request | not measured: no FUSE here: {e} | | |"),
+    }
+}
+
 fn main() {
     if !support::asked_for() {
         return;
@@ -202,35 +227,17 @@ fn main() {
     let each = std::env::var("BENCH_SNAPSHOTS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let stores = std::env::var("BENCH_STORES").unwrap_or_else(|_| "memory,slow,disk".to_owned());
+    let wanted = |name: &str| stores.split(',').any(|store| store == name);
     let folder = support::folder();
     println!("{} snapshots in {GROUPS} groups; ms: median (least–most)\n", GROUPS * each);
     println!("| store | | | |\n|---|---|---|---|");
     for shape in [Shape::OneNamespace, Shape::ManyNamespaces] {
-        if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
-            let store = Store::make(memory.path().join("golden"), shape, each);
-            // What is younger than two seconds is not believed, and so not known.
-            std::thread::sleep(Duration::from_secs(4));
-            run(
-                &runtime,
-                &Cell { name: "memory", root: &store.path, store: &store, rounds: 5, forget: None, share: 1 },
-            );
-            let mount = memory.path().join("mount");
-            std::fs::create_dir(&mount).expect("a mount point");
-            let behaviour = Behaviour { delay: Duration::from_millis(2), ..Behaviour::default() };
-            match SlowFs::mount(&store.path, &mount, behaviour) {
-                Ok(slow) => run(
-                    &runtime,
-                    &Cell {
-                        name: "2 ms per request",
-                        root: slow.path(),
-                        store: &store,
-                        rounds: 3,
-                        forget: None,
-                        share: SLOW_SHARE,
-                    },
-                ),
-                Err(e) => println!("| 2 ms per request | not measured: no FUSE here: {e} | | |"),
-            }
+        if wanted("memory") || wanted("slow") {
+            in_memory(&runtime, shape, each, &wanted);
+        }
+        if !wanted("disk") {
+            continue;
         }
         let path = folder.path().join(if matches!(shape, Shape::OneNamespace) { "one" } else { "many" });
         let store = Store::make(path, shape, each);
