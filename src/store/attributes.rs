@@ -19,10 +19,10 @@ use super::datastore::Inner;
 use super::durable::Weight;
 use super::explain::{failed, no_entry};
 use super::layout::{NOTES_FILE, PROTECTED_FILE};
-use super::lock::DirLock;
+use super::lock::{DirLock, confirm_real, refuse_links};
 use super::snapshot::{GroupFilter, SnapshotDir, read_owner};
 use super::tree;
-use crate::engine::{Disk, FileKind, LockMode};
+use crate::engine::{Disk, LockMode};
 use crate::error::{Error, Result};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
 
@@ -95,6 +95,7 @@ impl Datastore {
         let (path, group, text) = (self.inner.layout.owner(ns, group), group.clone(), format!("{owner}\n"));
         let turn = self.inner.owner_turns.claim(path.clone()).await;
         let changed = self.inner.run(move |disk, inner| {
+            refuse_links(disk, inner.layout.base(), path.parent().unwrap_or(&path))?;
             allowed(owner_of(disk, &path, &group))?;
             let put = inner.durable.put(disk, &path, text.as_bytes(), Weight::Commit);
             drop(turn);
@@ -159,10 +160,9 @@ fn set_protected(disk: &Disk, store: &Arc<Inner>, dir: &Path, protected: bool) -
 }
 
 fn set_group_notes(disk: &Disk, store: &Arc<Inner>, dir: &Path, notes: &str) -> Result<()> {
-    match disk.lstat(dir) {
-        Ok(meta) if meta.kind == FileKind::Dir => {}
-        Ok(_) => return Err(no_entry()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(no_entry()),
+    match confirm_real(disk, store.layout.base(), dir) {
+        Ok(()) => {}
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(no_entry()),
         Err(e) => return Err(failed("unable to stat", dir, e)),
     }
     let path = dir.join(NOTES_FILE);

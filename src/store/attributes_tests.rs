@@ -327,9 +327,9 @@ async fn check(store: &Datastore, what: Act, done: bool, before: &Shown, context
     write_backup(store, &lease, &[1]).await.unwrap_or_else(|e| panic!("{context}: {e}"));
 }
 
-/// A link in a group's, a type's or a namespace's place leads out of the datastore, or back into it: nothing is removed through it.
+/// A link in a group's, a type's or a namespace's place leads out of the datastore, or back into it: nothing is removed or written through it.
 #[tokio::test]
-async fn nothing_is_removed_through_a_symbolic_link() {
+async fn nothing_is_removed_or_written_through_a_symbolic_link() {
     let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let base = make_base(dir.path());
     let group_dir = outside.path().join("vm/9/2024-06-05T14:23:38Z");
@@ -350,6 +350,12 @@ async fn nothing_is_removed_through_a_symbolic_link() {
         let text = store.remove_group(&ns, &group(name), OnProtected::Fail).await.unwrap_err().to_string();
         assert!(text.contains("symbolic links within a datastore are not followed"), "{ns} {name}: {text}");
         assert!(store.remove_snapshot(&ns, &snapshot(name, 0)).await.is_err(), "{ns} {name}");
+        // Nor is anything written.
+        assert!(store.set_group_notes(&ns, &group(name), "x".into()).await.is_err(), "{ns} {name}");
+        assert!(store.set_notes(&ns, &snapshot(name, 0), "x".into()).await.is_err(), "{ns} {name}");
+        assert!(store.set_protected(&ns, &snapshot(name, 0), true).await.is_err(), "{ns} {name}");
+        assert!(store.change_owner(&ns, &group(name), &auth(), |_| Ok(())).await.is_err(), "{ns} {name}");
+        assert!(store.upload_client_log(&ns, &snapshot(name, 0), chunk(1).1.to_vec()).await.is_err(), "{ns} {name}");
     }
     for ns in [&inside, &out] {
         assert!(!store.namespace_exists(ns).await.unwrap(), "{ns}");
@@ -358,5 +364,6 @@ async fn nothing_is_removed_through_a_symbolic_link() {
     }
     assert!(store.begin_backup(&root(), &snapshot("vm/9", 1), &auth(), false).await.is_err());
     assert_eq!(walk(outside.path()), before);
+    assert_eq!(std::fs::read_to_string(outside.path().join("vm/9/owner")).unwrap(), "tester@pbs!bench\n");
     assert!(base.join("ns/loop").symlink_metadata().is_ok() && base.join("vm").symlink_metadata().is_ok());
 }

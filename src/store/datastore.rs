@@ -22,7 +22,7 @@ use super::file_reader::{FileReader, OpenFile};
 use super::index_read::IndexReader;
 use super::layout::Layout;
 use super::listing;
-use super::lock::{DirLock, Refusal};
+use super::lock::{DirLock, Refusal, refuse_links};
 use super::manifest_cache::ManifestCache;
 use super::manifest_lock::ManifestLocks;
 use super::network_fs::is_network_fs;
@@ -187,6 +187,7 @@ impl Inner {
         let lock = self.manifest_locks.take(&self.engine, &path).await?;
         let (ns, snapshot) = (ns.clone(), snapshot.clone());
         self.run(move |disk, inner| {
+            refuse_links(disk, inner.layout.base(), &inner.layout.snapshot(&ns, &snapshot))?;
             let mut manifest = load_manifest(disk, &path)?.manifest;
             edit(&mut manifest);
             let stored = store_manifest(disk, &inner.durable, &path, &manifest.to_blob());
@@ -404,6 +405,7 @@ impl Datastore {
         let turn = self.inner.manifest_locks.queue(&self.inner.layout.manifest(ns, snapshot)).await;
         let dir = self.inner.layout.snapshot(ns, snapshot);
         let stored = self.inner.run(move |disk, inner| {
+            refuse_links(disk, inner.layout.base(), &dir)?;
             let stored = store_client_log(disk, &inner.durable, &dir, &blob);
             drop(turn);
             stored

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use super::explain::failed;
 use crate::engine::{Disk, FileKind, LockMode, release_flock, try_flock};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// A locked directory; unlocked when dropped, which closes a descriptor and so belongs on a pool thread.
 #[derive(Debug)]
@@ -67,6 +67,14 @@ pub(super) fn confirm_real(disk: &Disk, base: &Path, dir: &Path) -> io::Result<(
         }
     }
     Ok(())
+}
+
+/// Refuses to write into `dir` if a symbolic link leads there; that it is not there is for the writing to say.
+pub(super) fn refuse_links(disk: &Disk, base: &Path, dir: &Path) -> Result<()> {
+    match confirm_real(disk, base, dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("unable to write into", dir, e)),
+        _ => Ok(()),
+    }
 }
 
 impl Drop for DirLock {
