@@ -1,5 +1,6 @@
 //! Ringvault.
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;

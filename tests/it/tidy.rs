@@ -12,8 +12,9 @@ const ROWS: &[&[&str]] = &[
     // It makes the configurations of store and engine, so it stands above them.
     &["config"],
     &["jobs"],
-    &["http", "bench", "client"],
+    &["http", "client"],
     &["daemon"],
+    &["bench"],
     &["cli"],
     &["main", "lib"],
 ];

@@ -1,0 +1,105 @@
+//! What a running job shows to whoever prints the status line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::stats::{Io, Stats};
+use crate::sync::Mutex;
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for an earlier wave.
+    #[default]
+    Waiting,
+    /// Makes the data that it needs.
+    LayingOut,
+    /// Runs, and what it measures does not count yet.
+    Ramp,
+    /// Runs and counts.
+    Running,
+    /// Has ended, and removes what it made.
+    Ending,
+    /// Is done.
+    Done,
+}
+
+/// One of the `numjobs` runs of a job: written by it, read by the status line and by `--status-interval`.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    since: Option<Instant>,
+    /// I/Os until the job ends by itself, if that is known.
+    expected_ios: Option<u64>,
+    stats: Stats,
+}
+
+/// A look at a job under way.
+#[derive(Clone, Debug, Default)]
+pub struct Glance {
+    /// Where it is.
+    pub phase: Phase,
+    /// How long it has been counting.
+    pub elapsed: Duration,
+    /// I/Os until it ends by itself, if that is known.
+    pub expected_ios: Option<u64>,
+    /// What it measured.
+    pub stats: Stats,
+}
+
+impl Live {
+    /// A job that shares the order to stop with `other`.
+    pub fn beside(other: &Self) -> Self {
+        Self { state: Arc::default(), stop: Arc::clone(&other.stop) }
+    }
+
+    /// Enters a phase; entering [`Phase::Running`] forgets what was measured before it and starts the clock.
+    pub fn enter(&self, phase: Phase) {
+        let mut state = self.state.lock();
+        if matches!(phase, Phase::Ramp | Phase::Running) {
+            state.since = Some(Instant::now());
+            state.stats = Stats::default();
+        }
+        state.phase = phase;
+    }
+
+    /// Says how many I/Os the job makes in all.
+    pub fn expect(&self, ios: u64) {
+        self.state.lock().expected_ios = Some(ios);
+    }
+
+    /// Counts what came back.
+    pub fn record(&self, io: &Io) {
+        let mut state = self.state.lock();
+        let at = state.since.map_or(Duration::ZERO, |since| since.elapsed());
+        state.stats.add(io, at);
+    }
+
+    /// Looks without disturbing.
+    pub fn glance(&self) -> Glance {
+        let state = self.state.lock();
+        Glance {
+            phase: state.phase,
+            elapsed: state.since.map_or(Duration::ZERO, |since| since.elapsed()),
+            expected_ios: state.expected_ios,
+            stats: state.stats.clone(),
+        }
+    }
+
+    /// Asks all jobs that share this order to stop (Ctrl-C, a job that failed).
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to stop now.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}

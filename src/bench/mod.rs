@@ -1,0 +1,16 @@
+//! `ringvault bench`: how fast a datastore is, in the words of fio.
+//!
+//! ```text
+//!  options, job files ─▶ job (what to do)  ─▶ run (threads, groups, clean-up) ─▶ workload/* ─▶ store, client, jobs
+//!                                                  │
+//!                                                  ▼
+//!                            live, Stats (what was measured) ─▶ report: fio's text, JSON, status line
+//! ```
+//!
+//! An *I/O* is what fio means by it: one check of one chunk, one chunk written or read. I/Os that are submitted as one batch
+//! and answered together share their latency, as in fio with `iodepth_batch_submit` and `iodepth_batch_complete`.
+
+pub mod job;
+pub mod live;
+pub mod outcome;
+pub mod stats;
