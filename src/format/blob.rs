@@ -166,15 +166,18 @@ pub fn decode(encoded: &[u8], plain_bytes_max: u64, crc: CrcPolicy) -> Result<Ve
     let payload = &encoded[kind.header_bytes()..];
     let plain_bytes_max = usize::try_from(plain_bytes_max).unwrap_or(usize::MAX);
     match kind {
-        BlobKind::Plain if payload.len() > plain_bytes_max => {
-            Err(Error::corrupt(format!("blob holds {} bytes, more than {plain_bytes_max}", payload.len())))
-        }
+        BlobKind::Plain if payload.len() > plain_bytes_max => Err(too_long(payload.len(), plain_bytes_max)),
         BlobKind::Plain => Ok(payload.to_vec()),
         BlobKind::PlainZstd => zstd_frames::decompress(payload, plain_bytes_max),
         BlobKind::Encrypted | BlobKind::EncryptedZstd => {
             Err(Error::corrupt("unable to decode blob - it is encrypted, and there is no key"))
         }
     }
+}
+
+/// The error for a plain blob that holds more than it may.
+pub(super) fn too_long(bytes: usize, plain_bytes_max: usize) -> Error {
+    Error::corrupt(format!("blob holds {bytes} bytes, more than {plain_bytes_max}"))
 }
 
 /// An unencrypted blob of `plain`. The caller bounds `plain`: 16 MiB for chunks and for blobs that go over the wire.

@@ -13,6 +13,7 @@
 //! | `index.json.blob` | [`manifest`] inside a [`blob`] |
 
 pub mod blob;
+pub mod blob_plain;
 mod canonical_json;
 pub mod dynamic_index;
 pub mod fixed_index;

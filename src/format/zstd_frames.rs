@@ -33,21 +33,50 @@ pub(super) fn compress_after(head: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
 /// No more than `plain_bytes_max` bytes are ever written or allocated, whatever the frames declare. The decoder works
 /// straight in the output, so a frame that asks for a huge window gets none.
 pub(super) fn decompress(frames: &[u8], plain_bytes_max: usize) -> Result<Vec<u8>> {
-    if frames.is_empty() {
-        return Err(Error::corrupt(INCOMPLETE));
+    let mut plain = Vec::with_capacity(room_for(frames, plain_bytes_max)?);
+    let decompressed = zstd_safe::decompress(&mut plain, frames);
+    decompressed.map(|_| plain).map_err(|code| fault(frames, plain_bytes_max, code))
+}
+
+/// The same again and again in the same memory, which grows to the longest plaintext that was asked for.
+#[derive(Default)]
+pub(super) struct Decoder {
+    context: zstd_safe::DCtx<'static>,
+    plain: Vec<u8>,
+}
+
+impl Decoder {
+    /// As [`decompress`]; the plaintext lies in the decoder until the next call.
+    pub(super) fn decompress(&mut self, frames: &[u8], plain_bytes_max: usize) -> Result<&[u8]> {
+        let room = room_for(frames, plain_bytes_max)?;
+        if self.plain.len() < room {
+            self.plain.resize(room, 0);
+        }
+        let decompressed = self.context.decompress(&mut self.plain[..room], frames);
+        decompressed.map(|bytes| &self.plain[..bytes]).map_err(|code| fault(frames, plain_bytes_max, code))
     }
-    let too_long = || Error::corrupt(format!("compressed data is longer than {plain_bytes_max} bytes"));
-    let capacity = match declared_bytes(frames) {
-        Some(declared) if declared > plain_bytes_max => return Err(too_long()),
-        Some(declared) => declared,
-        None => plain_bytes_max,
-    };
-    let mut plain = Vec::with_capacity(capacity);
-    match zstd_safe::decompress(&mut plain, frames) {
-        Ok(_) => Ok(plain),
-        Err(code) if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) => Err(too_long()),
-        Err(code) => Err(Error::corrupt(fault_between_frames(frames).unwrap_or(zstd_safe::get_error_name(code)))),
+}
+
+/// How much memory the plaintext needs: what the frames declare, else as much as it may have.
+fn room_for(frames: &[u8], plain_bytes_max: usize) -> Result<usize> {
+    match declared_bytes(frames) {
+        _ if frames.is_empty() => Err(Error::corrupt(INCOMPLETE)),
+        Some(declared) if declared > plain_bytes_max => Err(too_long(plain_bytes_max)),
+        Some(declared) => Ok(declared),
+        None => Ok(plain_bytes_max),
     }
+}
+
+fn too_long(plain_bytes_max: usize) -> Error {
+    Error::corrupt(format!("compressed data is longer than {plain_bytes_max} bytes"))
+}
+
+/// What a decoder's error number means.
+fn fault(frames: &[u8], plain_bytes_max: usize, code: zstd_safe::ErrorCode) -> Error {
+    if zstd_safe::is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) {
+        return too_long(plain_bytes_max);
+    }
+    Error::corrupt(fault_between_frames(frames).unwrap_or(zstd_safe::get_error_name(code)))
 }
 
 /// Plaintext length that the headers of all frames declare together; `None` if one of them does not say.

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, Result};
 use crate::format::blob::{self, BlobHeader, BlobKind, CrcPolicy};
+use crate::format::blob_plain::with_plain;
 use crate::protocol::action::ChunkUpload;
 use crate::types::Digest;
 
@@ -27,7 +28,7 @@ pub fn check(mut encoded: BytesMut, upload: &ChunkUpload) -> Result<Bytes> {
             if let Some(claimed) = blob::claimed_plain_bytes(&encoded).filter(|claimed| *claimed > announced) {
                 return Err(wrong_length(claimed));
             }
-            judge(&blob::decode(&encoded, announced + 1, CrcPolicy::Ignore).map_err(client_fault)?)?;
+            with_plain(&encoded, announced + 1, CrcPolicy::Ignore, judge).map_err(client_fault)??;
         }
         BlobKind::Encrypted | BlobKind::EncryptedZstd if encoded.len() == header.header_bytes() => {
             return Err(Error::invalid(format!("encrypted blob too small ({} bytes).", encoded.len())));

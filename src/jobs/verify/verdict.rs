@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind};
 use crate::format::blob::{self, CrcPolicy};
+use crate::format::blob_plain::with_plain;
 use crate::store::Stored;
 use crate::types::{CHUNK_BYTES_MAX, Digest};
 
@@ -68,11 +69,12 @@ pub fn judge(stored: &Stored, claim: &Claim) -> Judged {
     if kind.is_encrypted() {
         return sound(None);
     }
-    match blob::decode(encoded, u64::from(CHUNK_BYTES_MAX), CrcPolicy::Ignore) {
+    let look = |plain: &[u8]| (Digest::of(plain), plain.len());
+    match with_plain(encoded, u64::from(CHUNK_BYTES_MAX), CrcPolicy::Ignore, look) {
         Err(e) => bad(loaded_bytes, Bad::NotLoadable(e.to_string())),
-        Ok(plain) if Digest::of(&plain) != claim.digest => bad(loaded_bytes, Bad::WrongDigest),
-        Ok(plain) if plain.len() as u64 != u64::from(claim.size_bytes) => {
-            sound(Some(Mismatch::Length { plain_bytes: plain.len() }))
+        Ok((digest, _)) if digest != claim.digest => bad(loaded_bytes, Bad::WrongDigest),
+        Ok((_, plain_bytes)) if plain_bytes as u64 != u64::from(claim.size_bytes) => {
+            sound(Some(Mismatch::Length { plain_bytes }))
         }
         Ok(_) => sound(None),
     }
