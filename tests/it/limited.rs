@@ -219,9 +219,22 @@ fn the_program_counts_tells_and_goes() {
 struct Disk(PathBuf);
 
 impl Disk {
+    fn command(&self, action: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/limited/disk"));
+        command.arg(action).arg("--mount").arg(&self.0).args(more);
+        command
+    }
+
     fn run(&self, action: &str, more: &[&str]) -> std::process::Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/limited/disk");
-        Command::new(script).arg(action).arg("--mount").arg(&self.0).args(more).output().expect("bash")
+        self.command(action, more).output().expect("bash")
+    }
+
+    /// What the device is asked for a line of the shell, whose `$0` is the disk, per 10 things.
+    fn count(&self, line: &str) -> Value {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/limited/counts");
+        let mut command = Command::new(script);
+        command.args(["--per", "10"]).arg(&self.0).args(["--", "sh", "-c", line]).arg(&self.0);
+        serde_json::from_slice(&command.output().expect("bash").stdout).expect("counters")
     }
 }
 
@@ -265,12 +278,45 @@ fn a_small_disk_comes_is_limited_and_goes_without_a_trace() {
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
         assert!(disk.0.join("file").exists(), "up again keeps what is there");
         let told = String::from_utf8_lossy(&disk.run("status", &[]).stdout).into_owned();
-        assert!(told.contains(&format!("({fs})")) && told.contains("\"reads\""), "{told}");
+        assert!(told.contains(&format!("({fs})")) && told.contains("limit   500 I/Os a second"), "{told}");
+        let counted = disk.count("dd if=/dev/zero of=$0/new bs=4k count=10 conv=fsync status=none");
+        assert!(counted["writes"].as_u64().expect("a number") > 0, "{counted}");
+        assert!(counted["written_kib"].as_u64().expect("a number") >= 40, "{counted}");
+        assert_eq!(counted["reads_per_thousand"].as_f64(), counted["reads"].as_f64().map(|reads| reads * 100.0));
         assert!(disk.run("down", &[]).status.success());
         assert_eq!(traces(&disk.0), Vec::<String>::new());
         assert!(disk.run("down", &[]).status.success(), "down of nothing is no fault");
     }
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0, "images and records are gone");
+}
+
+/// Where there is only the newer kind of control groups, the limit is a group's, and commands are run in it.
+#[test]
+fn a_small_disk_is_limited_by_a_group_where_groups_are_new() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let groups = folder.path().join("cgroup");
+    std::fs::create_dir(&groups).expect("a directory");
+    std::fs::write(groups.join("cgroup.controllers"), "cpu io memory\n").expect("a file");
+    let disk = Disk(folder.path().join("disk"));
+    let run = |action: &str, more: &[&str]| {
+        let mut command = disk.command(action, more);
+        command.env("CGROUP_ROOT", &groups).output().expect("bash")
+    };
+    let up = run("up", &["--size", "64M", "--iops", "700"]);
+    if !up.status.success() {
+        return println!("skipped: {}", String::from_utf8_lossy(&up.stderr).trim());
+    }
+    let told = String::from_utf8_lossy(&up.stdout).into_owned();
+    assert!(told.contains("limit   riops=700 wiops=700 I/Os a second, by cgroup v2"), "{told}");
+    let group = |file: &str| {
+        let mut entries = std::fs::read_dir(&groups).expect("groups").map(|entry| entry.expect("an entry").path());
+        std::fs::read_to_string(entries.find(|path| path.is_dir()).expect("a group").join(file)).expect(file)
+    };
+    assert!(run("run", &["--", "true"]).status.success());
+    assert!(group("cgroup.procs").trim().parse::<u32>().is_ok());
+    assert!(run("down", &[]).status.success());
+    assert!(group("io.max").contains("riops=max wiops=max"));
+    assert_eq!(traces(&disk.0), Vec::<String>::new());
 }
 
 /// What it did not make, it leaves alone.
