@@ -207,7 +207,7 @@ fn make_names(store: &Path) -> Vec<String> {
     for name in &names {
         let path = store.join(name);
         std::fs::create_dir_all(path.parent().expect("below the store")).expect("a directory");
-        std::fs::File::create(path).expect("a file");
+        std::fs::File::options().create_new(true).write(true).open(path).expect("a file");
     }
     names
 }
