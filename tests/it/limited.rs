@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, Setup, make_store, temp_dir};
+use crate::gc::collect;
+use crate::support::daemon::{Daemon, STORE, Setup, make_store, temp_dir};
 use crate::support::slowfs::{Behaviour, Mounting, Op, SlowFs};
 use crate::support::upload::{self, Chunk, Place};
 
@@ -146,8 +147,18 @@ async fn a_datastore_lives_on_a_slow_store() {
     let read = upload::read_archive(&daemon, &Place::host("slow", 0), ARCHIVE).await;
     let whole: Vec<u8> = (0..40).flat_map(|seed| upload::made_bytes(seed, 50_000 + seed)).collect();
     assert!(read == whole, "what is restored is not what was backed up");
-    assert!(fs.waiting_max() <= 16, "{} in service", fs.waiting_max());
+    let target = format!("/api2/json/admin/datastore/{STORE}/verify");
+    upload::rest(&daemon, "POST", &target, b"").await.data();
     daemon.idle().await;
+    assert!(daemon.ended().iter().all(|(_, result)| result == "OK"), "{:?}", daemon.ended());
+    assert!(fs.waiting_max() <= 16, "{} in service", fs.waiting_max());
+
+    // All 65,536 directories are listed: without a delay.
+    fs.set(|b| (b.delay, b.data_delay) = (Duration::ZERO, Duration::ZERO));
+    fs.set_width(0);
+    let (result, log) = collect(&daemon).await;
+    assert_eq!(result, "OK", "{log:#?}");
+    assert!(fs.total(Op::Setattr) >= 40, "{} chunks were touched", fs.total(Op::Setattr));
 }
 
 /// Beside the tests, where `cargo test` without a target has built it.
