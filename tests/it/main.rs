@@ -12,6 +12,7 @@ mod engines;
 mod faults;
 mod first_backup;
 mod gc;
+mod limited;
 mod listing;
 mod live;
 mod matrix;

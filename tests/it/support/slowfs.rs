@@ -1,52 +1,73 @@
-//! A file system that stands for a slow, faulty or distant one: everything passes through to a directory, but each metadata
-//! request waits, can be counted, and can be made to fail by the name of the file. For tests and for benchmarks.
+//! A file system that stands for a slow, faulty or distant one: everything passes through to a directory, but each request waits,
+//! is counted, and can be made to fail by the name of the file. For tests and for benchmarks.
 //!
-//! The delay does not occupy a thread: any number of requests wait at the same time, as on a network.
+//! It is complete enough for a datastore: files, directories, renames, modes, owners, times, sizes, free space. Locks (`flock`) are the
+//! kernel's own. There are no links and no extended attributes. The kernel does not tell it of `syncfs`: what was written is in the
+//! hands of the file system below, which is not synced.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+// Beside it under this name, from wherever this file is included.
+#[path = "slowfs/counts.rs"]
+mod counts;
+#[path = "slowfs/service.rs"]
+mod service;
+#[path = "slowfs/tree.rs"]
+mod tree;
+
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt, DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
+pub use counts::{Class, Op};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session,
+    SessionACL, TimeOrNow, WriteFlags,
 };
+use service::Service;
+use tree::{ROOT, Tree};
 
-/// What a request asks for, as far as faults and counters tell requests apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// A name is looked up.
-    Lookup,
-    /// An inode's attributes are read.
-    Getattr,
-    /// A file or directory is opened.
-    Open,
-    /// Data is read.
-    Read,
-    /// Data is written, or a file is made.
-    Write,
-    /// A name is given, changed or removed.
-    Name,
-}
+/// Requests of the background (read ahead, direct I/O) that the kernel has under way: as good as no limit, so that only
+/// the width limits.
+const BACKGROUND_MAX: u16 = 4096;
 
 /// How the file system behaves; each field may change while it is mounted.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// How long each lookup and getattr takes.
+    /// How long each metadata request takes, see [`Op::class`].
     pub delay: Duration,
-    /// How long the kernel may believe what it was told.
+    /// How long each data request takes.
+    pub data_delay: Duration,
+    /// How long the kernel may believe what it was told; 0 makes each question a request.
     pub ttl: Duration,
     /// File name and operation → error number.
     pub faults: HashMap<(OsString, Op), i32>,
+}
+
+/// What is decided when it is mounted.
+#[derive(Clone, Debug)]
+pub struct Mounting {
+    /// Whether a listing brings the attributes of its entries with it, as NFS does where it can.
+    pub lists_attributes: bool,
+    /// How many requests are served at the same time; 0 is any number.
+    pub width: usize,
+    /// Whether requests are counted by the names of files too, which costs memory for each name.
+    pub counts_names: bool,
+}
+
+impl Default for Mounting {
+    fn default() -> Self {
+        Self { lists_attributes: false, width: 0, counts_names: true }
+    }
 }
 
 /// A mounted slow file system. Dropping it unmounts.
@@ -60,21 +81,27 @@ pub struct SlowFs {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    mounting: Mounting,
     behaviour: Mutex<Behaviour>,
     tree: Mutex<Tree>,
-    handles: Mutex<HashMap<u64, Arc<File>>>,
+    handles: Mutex<HashMap<u64, Handle>>,
     next_handle: AtomicU64,
-    counts: Mutex<HashMap<(OsString, Op), u64>>,
-    /// Most lookups and getattrs that waited at the same time.
-    waiting_max: AtomicU64,
-    delays: Delays,
+    counts: counts::Counts,
+    service: Service,
 }
 
-#[derive(Debug, Default)]
-struct Tree {
-    paths: HashMap<u64, PathBuf>,
-    inos: HashMap<PathBuf, u64>,
-    next: u64,
+#[derive(Debug)]
+enum Handle {
+    File(u64, Arc<File>),
+    /// What the directory had when its listing began.
+    Listing(Arc<Vec<Entry>>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    ino: u64,
+    kind: FileType,
+    name: OsString,
 }
 
 struct Passthrough(Arc<Shared>);
@@ -82,26 +109,34 @@ struct Passthrough(Arc<Shared>);
 impl SlowFs {
     /// Mounts `backing` at `mount`. The error says why this machine does not permit it.
     pub fn mount(backing: &Path, mount: &Path, behaviour: Behaviour) -> io::Result<Self> {
-        let mut tree = Tree { next: 2, ..Tree::default() };
-        tree.paths.insert(1, PathBuf::new());
-        tree.inos.insert(PathBuf::new(), 1);
+        Self::mount_as(backing, mount, behaviour, Mounting::default())
+    }
+
+    /// The same with a say in what is decided once.
+    pub fn mount_as(backing: &Path, mount: &Path, behaviour: Behaviour, mounting: Mounting) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             root: backing.to_owned(),
+            service: Service::start(mounting.width),
+            mounting,
             behaviour: Mutex::new(behaviour),
-            tree: Mutex::new(tree),
+            tree: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
-            counts: Mutex::default(),
-            waiting_max: AtomicU64::new(0),
-            delays: Delays::start(),
+            counts: counts::Counts::default(),
         });
         let mut config = Config::default();
         config.mount_options =
             vec![fuser::MountOption::FSName("slowfs".into()), fuser::MountOption::DefaultPermissions];
         config.acl = SessionACL::All;
         config.n_threads = Some(4);
-        let session = Session::new(Passthrough(Arc::clone(&shared)), mount, &config)?.spawn()?;
-        Ok(Self { shared, mount: mount.to_owned(), session: Some(session) })
+        let session = Session::new(Passthrough(Arc::clone(&shared)), mount, &config).and_then(Session::spawn);
+        match session {
+            Ok(session) => Ok(Self { shared, mount: mount.to_owned(), session: Some(session) }),
+            Err(e) => {
+                shared.service.end();
+                Err(e)
+            }
+        }
     }
 
     /// Where it is mounted.
@@ -114,9 +149,19 @@ impl SlowFs {
         &self.shared.root
     }
 
+    /// Whether somebody else has unmounted it.
+    pub fn has_ended(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
     /// Changes how it behaves from the next request on.
     pub fn set(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut held(&self.shared.behaviour));
+    }
+
+    /// How many requests are served at the same time from now on; 0 is any number.
+    pub fn set_width(&self, width: usize) {
+        self.shared.service.set_width(width);
     }
 
     /// Makes `op` on files of this name fail with `errno`.
@@ -133,23 +178,35 @@ impl SlowFs {
 
     /// How many requests of this kind named `name` since the last [`Self::reset_counts`].
     pub fn count(&self, name: &str, op: Op) -> u64 {
-        held(&self.shared.counts).get(&(name.into(), op)).copied().unwrap_or(0)
+        self.shared.counts.of_name(OsStr::new(name), op)
     }
 
     /// How many requests of this kind there were.
     pub fn total(&self, op: Op) -> u64 {
-        held(&self.shared.counts).iter().filter(|((_, o), _)| *o == op).map(|(_, n)| n).sum()
+        self.shared.counts.total(op)
     }
 
-    /// Most metadata requests that waited at the same time since the last [`Self::reset_counts`].
+    /// How many bytes were read and written.
+    pub fn bytes(&self) -> (u64, u64) {
+        let counts = &self.shared.counts;
+        (counts.read_bytes.load(Ordering::Relaxed), counts.written_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Most requests that were served at the same time since the last [`Self::reset_counts`]; those without a delay do
+    /// not count where there is no width.
     pub fn waiting_max(&self) -> u64 {
-        self.shared.waiting_max.load(Ordering::Relaxed)
+        self.shared.service.most().0 as u64
+    }
+
+    /// Most requests that waited for their service to begin, because the width was used up.
+    pub fn in_line_max(&self) -> u64 {
+        self.shared.service.most().1 as u64
     }
 
     /// Starts counting again from zero.
     pub fn reset_counts(&self) {
-        held(&self.shared.counts).clear();
-        self.shared.waiting_max.store(0, Ordering::Relaxed);
+        self.shared.counts.reset();
+        self.shared.service.reset();
     }
 }
 
@@ -159,6 +216,7 @@ impl Drop for SlowFs {
             // Somebody still has a file open: take the name away now, the rest follows when it is closed.
             let _ = Command::new("umount").arg("--lazy").arg(&self.mount).status();
         }
+        self.shared.service.end();
     }
 }
 
@@ -166,113 +224,13 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-type Later = Box<dyn FnOnce() + Send>;
-
-/// Runs things when their time has come, in order of time.
-#[derive(Clone)]
-struct Delays(Arc<(Mutex<Queue>, Condvar)>);
-
-#[derive(Default)]
-struct Queue {
-    due: BinaryHeap<Reverse<(Instant, u64)>>,
-    work: HashMap<u64, Later>,
-    next: u64,
-}
-
-impl std::fmt::Debug for Delays {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Delays")
-    }
-}
-
-impl Delays {
-    fn start() -> Self {
-        let shared: Arc<(Mutex<Queue>, Condvar)> = Arc::default();
-        let weak = Arc::downgrade(&shared);
-        std::thread::spawn(move || {
-            // Ends when the file system is gone; looks for that ten times a second.
-            while let Some(shared) = weak.upgrade() {
-                let mut queue = held(&shared.0);
-                let now = Instant::now();
-                let mut ready = Vec::new();
-                while let Some(Reverse((when, id))) = queue.due.peek().copied() {
-                    if when > now {
-                        break;
-                    }
-                    queue.due.pop();
-                    ready.extend(queue.work.remove(&id));
-                }
-                if ready.is_empty() {
-                    let wait = queue.due.peek().map_or(Duration::from_millis(100), |Reverse((when, _))| *when - now);
-                    drop(shared.1.wait_timeout(queue, wait.min(Duration::from_millis(100))));
-                } else {
-                    drop(queue);
-                    ready.into_iter().for_each(|work| work());
-                }
-            }
-        });
-        Self(shared)
-    }
-
-    /// Runs `work` after `delay`; returns how many are waiting now.
-    fn after(&self, delay: Duration, work: Later) -> u64 {
-        if delay.is_zero() {
-            work();
-            return 0;
-        }
-        let mut queue = held(&self.0.0);
-        let id = queue.next;
-        queue.next += 1;
-        queue.due.push(Reverse((Instant::now() + delay, id)));
-        queue.work.insert(id, work);
-        let waiting = queue.work.len();
-        drop(queue);
-        self.0.1.notify_one();
-        u64::try_from(waiting).unwrap_or(u64::MAX)
-    }
-}
-
 fn code(e: &io::Error) -> Errno {
     Errno::from_i32(e.raw_os_error().unwrap_or(libc::EIO))
 }
 
-impl Tree {
-    fn ino(&mut self, path: &Path) -> u64 {
-        if let Some(ino) = self.inos.get(path) {
-            return *ino;
-        }
-        let ino = self.next;
-        self.next += 1;
-        self.paths.insert(ino, path.to_owned());
-        self.inos.insert(path.to_owned(), ino);
-        ino
-    }
-
-    fn forget(&mut self, path: &Path) {
-        if let Some(ino) = self.inos.remove(path) {
-            self.paths.remove(&ino);
-        }
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) {
-        self.forget(to);
-        let moved: Vec<PathBuf> = self.inos.keys().filter(|p| p.starts_with(from)).cloned().collect();
-        for old in moved {
-            let new = match old.strip_prefix(from) {
-                Ok(rest) if !rest.as_os_str().is_empty() => to.join(rest),
-                _ => to.to_owned(),
-            };
-            if let Some(ino) = self.inos.remove(&old) {
-                self.paths.insert(ino, new.clone());
-                self.inos.insert(new, ino);
-            }
-        }
-    }
-}
-
 impl Shared {
     fn path(&self, ino: INodeNo) -> io::Result<PathBuf> {
-        held(&self.tree).paths.get(&ino.0).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
+        Ok(self.full(&held(&self.tree).path(ino.0)?))
     }
 
     fn child(&self, parent: INodeNo, name: &OsStr) -> io::Result<PathBuf> {
@@ -283,53 +241,96 @@ impl Shared {
         if path.as_os_str().is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
+    /// Whether a request for this file is to fail. Counts it under the file's name.
+    fn note_name(&self, name: &OsStr, op: Op) -> io::Result<()> {
+        if self.mounting.counts_names {
+            self.counts.add_name(name, op);
+        }
+        let faults = &held(&self.behaviour).faults;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        faults.get(&(name.to_owned(), op)).map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(*errno)))
+    }
+
     /// Counts a request and says whether it is to fail.
     fn note(&self, name: &OsStr, op: Op) -> io::Result<()> {
-        let key = (name.to_owned(), op);
-        let fault = held(&self.behaviour).faults.get(&key).copied();
-        *held(&self.counts).entry(key).or_default() += 1;
-        fault.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+        self.counts.add(op);
+        self.note_name(name, op)
     }
 
     fn note_ino(&self, ino: INodeNo, op: Op) -> io::Result<()> {
-        let path = self.path(ino).unwrap_or_default();
-        self.note(path.file_name().unwrap_or_default(), op)
-    }
-
-    fn later(&self, work: impl FnOnce() + Send + 'static) {
-        let delay = held(&self.behaviour).delay;
-        let waiting = self.delays.after(delay, Box::new(work));
-        self.waiting_max.fetch_max(waiting, Ordering::Relaxed);
+        let name = held(&self.tree).name(ino.0);
+        self.note(&name, op)
     }
 
     fn ttl(&self) -> Duration {
         held(&self.behaviour).ttl
     }
 
-    fn attr(&self, path: &Path, meta: &Metadata) -> FileAttr {
-        let ino = held(&self.tree).ino(path);
-        attr_of(ino, meta)
+    /// Tells the kernel of a file that is there.
+    fn entry(&self, parent: INodeNo, name: &OsStr, meta: &Metadata) -> FileAttr {
+        held(&self.tree).tell(meta.ino(), parent.0, name);
+        attr_of(meta.ino(), meta)
     }
 
-    fn entry(&self, path: &Path) -> io::Result<FileAttr> {
-        let meta = std::fs::symlink_metadata(self.full(path))?;
-        Ok(self.attr(path, &meta))
+    /// Attributes by name; where the name is gone or another file's, by a handle that is open.
+    fn meta(&self, ino: INodeNo) -> io::Result<Metadata> {
+        let by_name = self.path(ino).and_then(std::fs::symlink_metadata);
+        match by_name {
+            Ok(meta) if ino.0 == ROOT || meta.ino() == ino.0 => Ok(meta),
+            other => match self.open_file(ino) {
+                Some(file) => file.metadata(),
+                None => other.and(Err(io::Error::from_raw_os_error(libc::ESTALE))),
+            },
+        }
     }
 
-    fn keep(&self, file: File) -> FileHandle {
-        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        held(&self.handles).insert(handle, Arc::new(file));
-        FileHandle(handle)
+    fn open_file(&self, ino: INodeNo) -> Option<Arc<File>> {
+        held(&self.handles).values().find_map(|handle| match handle {
+            Handle::File(of, file) if *of == ino.0 => Some(Arc::clone(file)),
+            _ => None,
+        })
+    }
+
+    fn keep(&self, handle: Handle) -> FileHandle {
+        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        held(&self.handles).insert(number, handle);
+        FileHandle(number)
     }
 
     fn file(&self, handle: FileHandle) -> io::Result<Arc<File>> {
-        held(&self.handles).get(&handle.0).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+        match held(&self.handles).get(&handle.0) {
+            Some(Handle::File(_, file)) => Ok(Arc::clone(file)),
+            _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+
+    /// The listing of an open directory: read once, and again when it is asked for from its start.
+    fn listing(&self, ino: INodeNo, handle: FileHandle, offset: u64) -> io::Result<Arc<Vec<Entry>>> {
+        if offset > 0
+            && let Some(Handle::Listing(entries)) = held(&self.handles).get(&handle.0)
+        {
+            return Ok(Arc::clone(entries));
+        }
+        let entries = Arc::new(list(&self.path(ino)?)?);
+        held(&self.handles).insert(handle.0, Handle::Listing(Arc::clone(&entries)));
+        Ok(entries)
     }
 }
 
-fn attr_of(ino: u64, meta: &Metadata) -> FileAttr {
-    let kind = meta.file_type();
-    let kind = if kind.is_dir() {
+fn list(dir: &Path) -> io::Result<Vec<Entry>> {
+    let dots = [".", ".."].map(|name| Entry { ino: ROOT, kind: FileType::Directory, name: name.into() });
+    let mut entries = Vec::from(dots);
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        entries.push(Entry { ino: entry.ino(), kind: kind_of(entry.file_type()?), name: entry.file_name() });
+    }
+    Ok(entries)
+}
+
+fn kind_of(kind: std::fs::FileType) -> FileType {
+    if kind.is_dir() {
         FileType::Directory
     } else if kind.is_symlink() {
         FileType::Symlink
@@ -337,7 +338,19 @@ fn attr_of(ino: u64, meta: &Metadata) -> FileAttr {
         FileType::NamedPipe
     } else {
         FileType::RegularFile
-    };
+    }
+}
+
+/// What was made belongs to whom it was made for, where this process may give it away.
+fn hand_over(path: &Path, owner: (u32, u32)) -> io::Result<()> {
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if owner == own || own.0 != 0 {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(owner.0), Some(owner.1))
+}
+
+fn attr_of(ino: u64, meta: &Metadata) -> FileAttr {
     let time = |secs: i64, nanos: i64| {
         let nanos = u32::try_from(nanos).unwrap_or(0);
         u64::try_from(secs).map_or(SystemTime::UNIX_EPOCH, |s| SystemTime::UNIX_EPOCH + Duration::new(s, nanos))
@@ -350,7 +363,7 @@ fn attr_of(ino: u64, meta: &Metadata) -> FileAttr {
         mtime: time(meta.mtime(), meta.mtime_nsec()),
         ctime: time(meta.ctime(), meta.ctime_nsec()),
         crtime: SystemTime::UNIX_EPOCH,
-        kind,
+        kind: kind_of(meta.file_type()),
         perm: u16::try_from(meta.mode() & 0o7777).unwrap_or(0),
         nlink: u32::try_from(meta.nlink()).unwrap_or(1),
         uid: meta.uid(),
@@ -427,25 +440,52 @@ macro_rules! or_fail {
     };
 }
 
-impl Filesystem for Passthrough {
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+impl Passthrough {
+    /// Serves a request when its time has come.
+    fn serve(&self, op: Op, work: impl FnOnce(&Shared) + Send + 'static) {
+        let delay = {
+            let behaviour = held(&self.0.behaviour);
+            match op.class() {
+                Class::Metadata => behaviour.delay,
+                Class::Data => behaviour.data_delay,
+                Class::Free => return work(&self.0),
+            }
+        };
         let shared = Arc::clone(&self.0);
+        self.0.service.serve(delay, Box::new(move || work(&shared)));
+    }
+}
+
+impl Filesystem for Passthrough {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        if self.0.mounting.lists_attributes {
+            let _ = config.add_capabilities(InitFlags::FUSE_DO_READDIRPLUS);
+            let _ = config.add_capabilities(InitFlags::FUSE_READDIRPLUS_AUTO);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.0.later(move || {
+        self.serve(Op::Lookup, move |shared| {
             or_fail!(reply, shared.note(&name, Op::Lookup));
-            let path = or_fail!(reply, shared.child(parent, &name));
-            let attr = or_fail!(reply, shared.entry(&path));
-            reply.entry(&shared.ttl(), &attr, Generation(0));
+            let meta = or_fail!(reply, shared.child(parent, &name).and_then(std::fs::symlink_metadata));
+            reply.entry(&shared.ttl(), &shared.entry(parent, &name, &meta), Generation(0));
         });
     }
 
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        held(&self.0.tree).forget(ino.0, lookups);
+    }
+
     fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let shared = Arc::clone(&self.0);
-        self.0.later(move || {
+        self.serve(Op::Getattr, move |shared| {
             or_fail!(reply, shared.note_ino(ino, Op::Getattr));
             let meta = match fh.map(|fh| shared.file(fh)) {
                 Some(Ok(file)) => file.metadata(),
-                _ => shared.path(ino).and_then(|p| std::fs::symlink_metadata(shared.full(&p))),
+                _ => shared.meta(ino),
             };
             let meta = or_fail!(reply, meta);
             reply.attr(&shared.ttl(), &attr_of(ino.0, &meta));
@@ -470,43 +510,46 @@ impl Filesystem for Passthrough {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        or_fail!(reply, self.0.note_ino(ino, Op::Write));
-        let path = or_fail!(reply, self.0.path(ino));
-        let full = self.0.full(&path);
-        let open = fh.and_then(|fh| self.0.file(fh).ok());
-        or_fail!(reply, change(&full, open.as_deref(), Changes { mode, uid, gid, size, atime, mtime }));
-        let meta = match &open {
-            Some(file) => file.metadata(),
-            None => std::fs::symlink_metadata(&full),
-        };
-        let meta = or_fail!(reply, meta);
-        reply.attr(&self.0.ttl(), &attr_of(ino.0, &meta));
+        self.serve(Op::Setattr, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Setattr));
+            let full = or_fail!(reply, shared.path(ino));
+            let open = fh.and_then(|fh| shared.file(fh).ok()).or_else(|| shared.open_file(ino));
+            or_fail!(reply, change(&full, open.as_deref(), Changes { mode, uid, gid, size, atime, mtime }));
+            let meta = open.map_or_else(|| std::fs::symlink_metadata(&full), |file| file.metadata());
+            let meta = or_fail!(reply, meta);
+            reply.attr(&shared.ttl(), &attr_of(ino.0, &meta));
+        });
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        or_fail!(reply, self.0.note(name, Op::Name));
-        let path = or_fail!(reply, self.0.child(parent, name));
-        let full = self.0.full(&path);
-        or_fail!(reply, std::fs::DirBuilder::new().mode(mode).create(&full));
-        or_fail!(reply, std::fs::set_permissions(&full, std::fs::Permissions::from_mode(mode & 0o7777)));
-        let attr = or_fail!(reply, self.0.entry(&path));
-        reply.entry(&self.0.ttl(), &attr, Generation(0));
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
+        let (name, owner) = (name.to_owned(), (req.uid(), req.gid()));
+        self.serve(Op::Mkdir, move |shared| {
+            or_fail!(reply, shared.note(&name, Op::Mkdir));
+            let full = or_fail!(reply, shared.child(parent, &name));
+            or_fail!(reply, std::fs::DirBuilder::new().mode(mode).create(&full));
+            or_fail!(reply, std::fs::set_permissions(&full, std::fs::Permissions::from_mode(mode & 0o7777)));
+            or_fail!(reply, hand_over(&full, owner));
+            let meta = or_fail!(reply, std::fs::symlink_metadata(&full));
+            reply.entry(&shared.ttl(), &shared.entry(parent, &name, &meta), Generation(0));
+        });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        or_fail!(reply, self.0.note(name, Op::Name));
-        let path = or_fail!(reply, self.0.child(parent, name));
-        or_fail!(reply, std::fs::remove_file(self.0.full(&path)));
-        held(&self.0.tree).forget(&path);
-        reply.ok();
+        let name = name.to_owned();
+        self.serve(Op::Unlink, move |shared| {
+            or_fail!(reply, shared.note(&name, Op::Unlink));
+            or_fail!(reply, shared.child(parent, &name).and_then(std::fs::remove_file));
+            reply.ok();
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        or_fail!(reply, self.0.note(name, Op::Name));
-        let path = or_fail!(reply, self.0.child(parent, name));
-        or_fail!(reply, std::fs::remove_dir(self.0.full(&path)));
-        held(&self.0.tree).forget(&path);
-        reply.ok();
+        let name = name.to_owned();
+        self.serve(Op::Rmdir, move |shared| {
+            or_fail!(reply, shared.note(&name, Op::Rmdir));
+            or_fail!(reply, shared.child(parent, &name).and_then(std::fs::remove_dir));
+            reply.ok();
+        });
     }
 
     fn rename(
@@ -519,44 +562,57 @@ impl Filesystem for Passthrough {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        or_fail!(reply, self.0.note(name, Op::Name));
-        or_fail!(reply, self.0.note(new_name, Op::Name));
-        let from = or_fail!(reply, self.0.child(parent, name));
-        let to = or_fail!(reply, self.0.child(new_parent, new_name));
-        if flags.contains(RenameFlags::RENAME_EXCHANGE) {
-            return reply.error(Errno::EINVAL);
-        }
-        if flags.contains(RenameFlags::RENAME_NOREPLACE) && std::fs::symlink_metadata(self.0.full(&to)).is_ok() {
-            return reply.error(Errno::EEXIST);
-        }
-        or_fail!(reply, std::fs::rename(self.0.full(&from), self.0.full(&to)));
-        held(&self.0.tree).rename(&from, &to);
-        reply.ok();
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.serve(Op::Rename, move |shared| {
+            or_fail!(reply, shared.note(&name, Op::Rename));
+            or_fail!(reply, shared.note_name(&new_name, Op::Rename));
+            let from = or_fail!(reply, shared.child(parent, &name));
+            let to = or_fail!(reply, shared.child(new_parent, &new_name));
+            if flags.contains(RenameFlags::RENAME_EXCHANGE) {
+                return reply.error(Errno::EINVAL);
+            }
+            if flags.contains(RenameFlags::RENAME_NOREPLACE) && std::fs::symlink_metadata(&to).is_ok() {
+                return reply.error(Errno::EEXIST);
+            }
+            let ino = or_fail!(reply, std::fs::symlink_metadata(&from)).ino();
+            or_fail!(reply, std::fs::rename(from, to));
+            held(&shared.tree).rename(ino, new_parent.0, &new_name);
+            reply.ok();
+        });
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        or_fail!(reply, self.0.note_ino(ino, Op::Open));
-        let path = or_fail!(reply, self.0.path(ino));
-        let mut options = std::fs::OpenOptions::new();
-        let access = flags.0 & libc::O_ACCMODE;
-        options.read(access != libc::O_WRONLY).write(access != libc::O_RDONLY).custom_flags(flags.0 & libc::O_TRUNC);
-        let file = or_fail!(reply, options.open(self.0.full(&path)));
-        reply.opened(self.0.keep(file), FopenFlags::empty());
+        self.serve(Op::Open, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Open));
+            let mut options = std::fs::OpenOptions::new();
+            let access = flags.0 & libc::O_ACCMODE;
+            options
+                .read(access != libc::O_WRONLY)
+                .write(access != libc::O_RDONLY)
+                .custom_flags(flags.0 & libc::O_TRUNC);
+            let file = or_fail!(reply, shared.path(ino).and_then(|path| options.open(path)));
+            reply.opened(shared.keep(Handle::File(ino.0, Arc::new(file))), FopenFlags::empty());
+        });
     }
 
-    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
-        or_fail!(reply, self.0.note(name, Op::Write));
-        let path = or_fail!(reply, self.0.child(parent, name));
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(flags & libc::O_TRUNC != 0).mode(mode);
-        if flags & libc::O_EXCL != 0 {
-            options.create_new(true);
-        }
-        let file = or_fail!(reply, options.open(self.0.full(&path)));
-        or_fail!(reply, file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777)));
-        let meta = or_fail!(reply, file.metadata());
-        let attr = self.0.attr(&path, &meta);
-        reply.created(&self.0.ttl(), &attr, Generation(0), self.0.keep(file), FopenFlags::empty());
+    fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
+        let (name, owner) = (name.to_owned(), (req.uid(), req.gid()));
+        self.serve(Op::Create, move |shared| {
+            or_fail!(reply, shared.note(&name, Op::Create));
+            let full = or_fail!(reply, shared.child(parent, &name));
+            let mut options = std::fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(flags & libc::O_TRUNC != 0).mode(mode);
+            if flags & libc::O_EXCL != 0 {
+                options.create_new(true);
+            }
+            let file = or_fail!(reply, options.open(&full));
+            or_fail!(reply, file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777)));
+            or_fail!(reply, hand_over(&full, owner));
+            let meta = or_fail!(reply, file.metadata());
+            let attr = shared.entry(parent, &name, &meta);
+            let handle = shared.keep(Handle::File(meta.ino(), Arc::new(file)));
+            reply.created(&shared.ttl(), &attr, Generation(0), handle, FopenFlags::empty());
+        });
     }
 
     fn read(
@@ -570,18 +626,21 @@ impl Filesystem for Passthrough {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        or_fail!(reply, self.0.note_ino(ino, Op::Read));
-        let file = or_fail!(reply, self.0.file(fh));
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        let mut done = 0;
-        while done < bytes.len() {
-            let at = offset + u64::try_from(done).unwrap_or(0);
-            match or_fail!(reply, file.read_at(&mut bytes[done..], at)) {
-                0 => break,
-                n => done += n,
+        self.serve(Op::Read, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Read));
+            let file = or_fail!(reply, shared.file(fh));
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            let mut done = 0;
+            while done < bytes.len() {
+                let at = offset + u64::try_from(done).unwrap_or(0);
+                match or_fail!(reply, file.read_at(&mut bytes[done..], at)) {
+                    0 => break,
+                    n => done += n,
+                }
             }
-        }
-        reply.data(&bytes[..done]);
+            shared.counts.read_bytes.fetch_add(done as u64, Ordering::Relaxed);
+            reply.data(&bytes[..done]);
+        });
     }
 
     fn write(
@@ -596,20 +655,25 @@ impl Filesystem for Passthrough {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        or_fail!(reply, self.0.note_ino(ino, Op::Write));
-        let file = or_fail!(reply, self.0.file(fh));
-        or_fail!(reply, file.write_all_at(data, offset));
-        reply.written(u32::try_from(data.len()).unwrap_or(0));
+        let data = data.to_vec();
+        self.serve(Op::Write, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Write));
+            let file = or_fail!(reply, shared.file(fh));
+            or_fail!(reply, file.write_all_at(&data, offset));
+            shared.counts.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            reply.written(u32::try_from(data.len()).unwrap_or(0));
+        });
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        or_fail!(reply, self.0.note_ino(ino, Op::Flush));
         reply.ok();
     }
 
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
@@ -617,64 +681,92 @@ impl Filesystem for Passthrough {
         reply: ReplyEmpty,
     ) {
         held(&self.0.handles).remove(&fh.0);
+        or_fail!(reply, self.0.note_ino(ino, Op::Release));
         reply.ok();
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        or_fail!(reply, self.0.note_ino(ino, Op::Write));
-        let file = or_fail!(reply, self.0.file(fh));
-        or_fail!(reply, if datasync { file.sync_data() } else { file.sync_all() });
-        reply.ok();
+        self.serve(Op::Fsync, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Fsync));
+            let file = or_fail!(reply, shared.file(fh));
+            or_fail!(reply, if datasync { file.sync_data() } else { file.sync_all() });
+            reply.ok();
+        });
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let path = or_fail!(reply, self.0.path(ino));
-        let mut entries =
-            vec![(1, FileType::Directory, OsString::from(".")), (1, FileType::Directory, OsString::from(".."))];
-        for entry in or_fail!(reply, std::fs::read_dir(self.0.full(&path))) {
-            let entry = or_fail!(reply, entry);
-            let kind = or_fail!(reply, entry.file_type());
-            let kind = if kind.is_dir() {
-                FileType::Directory
-            } else if kind.is_symlink() {
-                FileType::Symlink
-            } else {
-                FileType::RegularFile
-            };
-            let ino = held(&self.0.tree).ino(&path.join(entry.file_name()));
-            entries.push((ino, kind, entry.file_name()));
-        }
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (place, (ino, kind, name)) in (1_u64..).zip(entries).skip(skip) {
-            if reply.add(INodeNo(ino), place, kind, name) {
-                break;
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.serve(Op::Opendir, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Opendir));
+            reply.opened(shared.keep(Handle::Listing(Arc::default())), FopenFlags::empty());
+        });
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.serve(Op::Readdir, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Readdir));
+            let entries = or_fail!(reply, shared.listing(ino, fh, offset));
+            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+            for (place, entry) in (1_u64..).zip(entries.iter()).skip(skip) {
+                if reply.add(INodeNo(entry.ino), place, entry.kind, &entry.name) {
+                    break;
+                }
             }
-        }
+            reply.ok();
+        });
+    }
+
+    fn readdirplus(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.serve(Op::Readdir, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Readdir));
+            let entries = or_fail!(reply, shared.listing(ino, fh, offset));
+            let dir = or_fail!(reply, shared.path(ino));
+            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+            for (place, entry) in (1_u64..).zip(entries.iter()).skip(skip) {
+                let is_dots = entry.name == "." || entry.name == "..";
+                let path = if is_dots { dir.clone() } else { dir.join(&entry.name) };
+                // What has vanished since is left out, as a directory may.
+                let Ok(meta) = std::fs::symlink_metadata(path) else { continue };
+                let of = if is_dots { entry.ino } else { meta.ino() };
+                let attr = attr_of(of, &meta);
+                if reply.add(INodeNo(of), place, &entry.name, &shared.ttl(), &attr, Generation(0)) {
+                    break;
+                }
+                if !is_dots {
+                    held(&shared.tree).tell(of, ino.0, &entry.name);
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        held(&self.0.handles).remove(&fh.0);
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let path = or_fail!(reply, self.0.path(ino));
-        or_fail!(reply, File::open(self.0.full(&path)).and_then(|dir| dir.sync_all()));
-        reply.ok();
+        self.serve(Op::Fsync, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Fsync));
+            or_fail!(reply, shared.path(ino).and_then(File::open).and_then(|dir| dir.sync_all()));
+            reply.ok();
+        });
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match rustix::fs::statvfs(&self.0.root) {
-            Ok(s) => {
-                let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-                reply.statfs(
-                    s.f_blocks,
-                    s.f_bfree,
-                    s.f_bavail,
-                    s.f_files,
-                    s.f_ffree,
-                    small(s.f_bsize),
-                    small(s.f_namemax),
-                    small(s.f_frsize),
-                );
-            }
-            Err(e) => reply.error(Errno::from_i32(e.raw_os_error())),
-        }
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.serve(Op::Statfs, move |shared| {
+            or_fail!(reply, shared.note_ino(ino, Op::Statfs));
+            let s = or_fail!(reply, rustix::fs::statvfs(&shared.root).map_err(io::Error::from));
+            let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+            reply.statfs(
+                s.f_blocks,
+                s.f_bfree,
+                s.f_bavail,
+                s.f_files,
+                s.f_ffree,
+                small(s.f_bsize),
+                small(s.f_namemax),
+                small(s.f_frsize),
+            );
+        });
     }
 }
