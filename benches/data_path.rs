@@ -141,7 +141,7 @@ fn upload(folder: &Path, content: Content, chunks: usize) {
         let steps = [
             receive(&encoded),
             decode(&encoded),
-            thread_cpu(|| plain.iter().for_each(|p| drop(std::hint::black_box(Digest::of(p))))),
+            thread_cpu(|| plain.iter().for_each(|p| _ = std::hint::black_box(Digest::of(p)))),
             write(folder, &encoded),
         ];
         let sum = steps.iter().sum::<Duration>();
@@ -179,11 +179,13 @@ fn receive(encoded: &[Vec<u8>]) -> Duration {
     let bytes: usize = encoded.iter().map(Vec::len).sum();
     let TlsPair { mut server, mut client } = TlsPair::connect();
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        // Kept open to the end: closing with the server's session tickets unread would reset the connection.
+        let _client = scope.spawn(move || {
             for blob in encoded {
                 client.write_all(blob).expect("sent");
             }
             client.flush().expect("sent");
+            client
         });
         thread_cpu(|| {
             let mut block = vec![0; 64 << 10];
@@ -331,6 +333,7 @@ fn bare(store: &Path, digests: &[Digest], in_flight: usize) -> (Duration, Durati
                     left -= client.read(&mut block[..room]).expect("received");
                 }
             }
+            client
         });
         let cpu = if in_flight == 1 {
             thread_cpu(|| {
@@ -357,7 +360,7 @@ fn bare(store: &Path, digests: &[Digest], in_flight: usize) -> (Duration, Durati
             });
             sending + reader.join().expect("a reader")
         };
-        receiver.join().expect("a receiver");
+        drop(receiver.join().expect("a receiver"));
         (cpu, started.elapsed())
     })
 }
