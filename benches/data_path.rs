@@ -89,13 +89,18 @@ fn main() {
     println!("ms of processor time per GiB of the image: median (least–most) of {ROUNDS}\n");
     println!("| content | receive and decrypt | decode | hash | write | sum of the steps | the daemon | steps / daemon |");
     println!("|---|---|---|---|---|---|---|---|");
+    let store = folder.path().join("store");
+    make_store(&store);
+    for prefix in 0..=u16::MAX {
+        std::fs::create_dir(store.join(format!(".chunks/{prefix:04x}"))).expect("a directory");
+    }
     for content in [Content::Incompressible, Content::Compressible] {
-        upload(folder.path(), content, chunks);
+        upload(folder.path(), &store, content, chunks);
     }
     println!("\nms of processor time and MB/s of chunk data, chunks in the cache\n");
     println!("| in flight | steps alone, CPU | the daemon, CPU | steps / daemon | bare server, MB/s | the daemon, MB/s | ratio |");
     println!("|---|---|---|---|---|---|---|");
-    restore(folder.path(), chunks.min(256));
+    restore(folder.path(), &store, chunks.min(256));
 }
 
 /// Processor time of another process so far.
@@ -125,7 +130,7 @@ fn median(values: &[f64]) -> Spread {
     Spread::of(values.to_vec())
 }
 
-fn upload(folder: &Path, content: Content, chunks: usize) {
+fn upload(folder: &Path, store: &Path, content: Content, chunks: usize) {
     let image = folder.join("image.raw");
     {
         let mut file = std::io::BufWriter::with_capacity(CHUNK, std::fs::File::create(&image).expect("an image"));
@@ -149,13 +154,8 @@ fn upload(folder: &Path, content: Content, chunks: usize) {
             column.push(ms_per_gib(step, sample));
         }
         columns[4].push(ms_per_gib(sum, sample));
-        let store = folder.join("store");
-        make_store(&store);
-        for prefix in 0..=u16::MAX {
-            std::fs::create_dir(store.join(format!(".chunks/{prefix:04x}"))).expect("a directory");
-        }
         let daemon = Daemon::with(Setup {
-            store: Some(store.clone()),
+            store: Some(store.to_owned()),
             is_checked: false,
             sync_level: "filesystem",
             ..Setup::default()
@@ -166,7 +166,12 @@ fn upload(folder: &Path, content: Content, chunks: usize) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         columns[5].push(ms_per_gib(cpu_of(daemon.pid()) - before, bytes));
         drop(daemon);
-        std::fs::remove_dir_all(&store).expect("removed");
+        for prefix in 0..=u16::MAX {
+            for chunk in std::fs::read_dir(store.join(format!(".chunks/{prefix:04x}"))).expect("a directory") {
+                std::fs::remove_file(chunk.expect("a chunk").path()).expect("removed");
+            }
+        }
+        std::fs::remove_dir_all(store.join("host")).expect("removed");
     }
     std::fs::remove_file(&image).expect("removed");
     let [receive, decode, hash, write, sum, daemon] = columns.map(|c| median(&c));
@@ -226,14 +231,12 @@ fn rename(from: &Path, to: &Path) {
     std::fs::rename(from, to).expect("renamed");
 }
 
-fn restore(folder: &Path, chunks: usize) {
+fn restore(folder: &Path, store: &Path, chunks: usize) {
     let image = folder.join("image.raw");
     let content: Vec<u8> = (0..chunks).flat_map(|n| Content::Incompressible.chunk(n as u64)).collect();
     std::fs::File::create(&image).and_then(|mut f| f.write_all(&content)).expect("an image");
     drop(content);
-    let store = folder.join("store");
-    make_store(&store);
-    let setup = Setup { store: Some(store.clone()), is_checked: false, ..Setup::default() };
+    let setup = Setup { store: Some(store.to_owned()), is_checked: false, ..Setup::default() };
     let daemon = Daemon::with(setup);
     let mut backup = daemon.client();
     backup.args(["backup", "--backup-id", "bench", &format!("disk.img:{}", image.display())]);
@@ -247,7 +250,7 @@ fn restore(folder: &Path, chunks: usize) {
             let (session, index) = runtime.block_on(open(&client));
             let digests: Vec<Digest> = index.digests().collect();
             assert_eq!(digests.len(), chunks);
-            let (cpu, wall) = bare(&store, &digests, in_flight);
+            let (cpu, wall) = bare(store, &digests, in_flight);
             columns[0].push(ms_per_gib(cpu, bytes));
             columns[2].push(bytes as f64 / wall.as_secs_f64() / 1e6);
             let (before, started) = (cpu_of(daemon.pid()), Instant::now());
@@ -262,8 +265,6 @@ fn restore(folder: &Path, chunks: usize) {
             ours.median / bare.median
         );
     }
-    drop(daemon);
-    std::fs::remove_dir_all(&store).expect("removed");
 }
 
 /// The daemon's own words for a client, as the command line would read them.

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
 
 use super::counters::{DiskCounts, LiveCounts};
 use super::dir::meta_of as meta_of_stat;
+use super::buffers::{Buffer, BufferPool};
 use super::fault::Fault;
 use crate::clock::EpochSecs;
 use crate::sync::note_disk_work;
@@ -124,6 +125,7 @@ pub struct DiskFile {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub(super) begin: Begin,
+    buffers: BufferPool,
 }
 
 /// What comes before each system call: the watch over held locks, the count, and a test's fault.
@@ -178,7 +180,12 @@ impl Disk {
 
     /// The same disk, with a fault before each operation (tests).
     pub fn with_fault(fault: Arc<dyn Fault>) -> Self {
-        Self { begin: Begin { fault: Some(fault), ..Begin::default() } }
+        Self { begin: Begin { fault: Some(fault), ..Begin::default() }, buffers: BufferPool::default() }
+    }
+
+    /// Memory for whole chunks, shared with its clones.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 
     /// What was asked of it and its clones so far.
@@ -403,6 +410,18 @@ impl Disk {
     }
 }
 
+/// How long a file is that is to be read whole, if it is a regular one and no longer than `max_bytes`; else `InvalidData`.
+fn whole_size(meta: &FileMeta, max_bytes: u64) -> io::Result<usize> {
+    if meta.kind != FileKind::File {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    if meta.size_bytes > max_bytes {
+        let text = format!("file has {} bytes, more than the {max_bytes} it may have", meta.size_bytes);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    usize::try_from(meta.size_bytes).map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
 impl DiskFile {
     pub(super) fn new(file: std::fs::File, begin: Begin) -> Self {
         Self { file, begin }
@@ -421,17 +440,18 @@ impl DiskFile {
 
     /// As [`Self::read_all`], for whoever has asked for [`Self::meta`] already.
     pub fn read_whole(&self, meta: &FileMeta, max_bytes: u64) -> io::Result<Vec<u8>> {
-        if meta.kind != FileKind::File {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-        }
-        if meta.size_bytes > max_bytes {
-            let text = format!("file has {} bytes, more than the {max_bytes} it may have", meta.size_bytes);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        let size = usize::try_from(meta.size_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let mut bytes = vec![0; size];
+        let mut bytes = vec![0; whole_size(meta, max_bytes)?];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    /// As [`Self::read_all`], into a buffer of `pool`.
+    pub fn read_buffer(&self, max_bytes: u64, pool: &BufferPool) -> io::Result<Buffer> {
+        let size = whole_size(&self.meta()?, max_bytes)?;
+        let mut buffer = pool.take(size);
+        buffer.set_len(size);
+        self.read_exact_at(&mut buffer, 0)?;
+        Ok(buffer)
     }
 
     /// Asks the kernel to forget what it has cached of the file, so that the next reading comes from the disk. A wish: what it cannot

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot};
 
+use super::buffers::BufferPool;
 use super::counters::{Counters, EngineCounters};
 use super::disk::Disk;
 use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
@@ -122,6 +123,11 @@ impl Engine {
     /// Threads for blocking file work.
     pub fn io_threads(&self) -> usize {
         self.inner.io_threads
+    }
+
+    /// Memory for whole chunks of this datastore.
+    pub fn buffers(&self) -> &BufferPool {
+        self.inner.disk.buffers()
     }
 
     /// What was done so far.

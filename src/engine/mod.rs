@@ -13,6 +13,7 @@
 //! ```
 
 mod adaptive;
+mod buffers;
 mod counters;
 mod dir;
 mod disk;
@@ -31,6 +32,7 @@ mod threads;
 mod uring;
 mod work_queue;
 
+pub use buffers::{Buffer, BufferPool};
 pub use counters::{DiskCounts, EngineCounters};
 pub use dir::DiskDir;
 pub use disk::{

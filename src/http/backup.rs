@@ -100,6 +100,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
     let ending = Ending::default();
     let known =
         KnownChunks::new(store.clone(), lease.clone(), task.clone(), compute.clone(), ending.clone(), session.clone());
+    let budget = BodyBudget::with_buffers(store.engine().buffers().clone());
     let known = Arc::new(known);
     let driver = Arc::new(Driver {
         store,
@@ -110,7 +111,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         session,
         writers: Mutex::default(),
         known,
-        budget: BodyBudget::default(),
+        budget,
         ending,
     });
     let ended = match stream {
@@ -124,6 +125,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = driver.clean_up(ended).await;
+    driver.store.engine().buffers().release();
     let is_new = result.is_ok() && !benchmark;
     drop(driver);
     match Arc::into_inner(task) {

@@ -1,7 +1,8 @@
 //! An incoming chunk: is it what it says it is? Pure, and CPU work of milliseconds: for the compute pool.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use crate::engine::Buffer;
 use crate::error::{Error, Result};
 use crate::format::blob::{self, BlobHeader, BlobKind, CrcPolicy};
 use crate::format::blob_plain::with_plain;
@@ -12,7 +13,7 @@ use crate::types::Digest;
 ///
 /// Of an encrypted chunk only the header can be checked: digest and size are taken on trust. Never decodes more than one byte
 /// above the announced size.
-pub fn check(mut encoded: BytesMut, upload: &ChunkUpload) -> Result<Bytes> {
+pub fn check(mut encoded: Buffer, upload: &ChunkUpload) -> Result<Bytes> {
     let header = BlobHeader::parse(&encoded).map_err(client_fault)?;
     let announced = u64::from(upload.size.bytes());
     let wrong_length = |is: u64| Error::invalid(format!("detected chunk with wrong length ({announced} != {is})"));
@@ -62,7 +63,7 @@ mod tests {
     }
 
     fn refusal(encoded: &[u8], upload: &ChunkUpload) -> String {
-        check(BytesMut::from(encoded), upload).unwrap_err().to_string()
+        check(Buffer::from(encoded), upload).unwrap_err().to_string()
     }
 
     #[test]
@@ -72,7 +73,7 @@ mod tests {
             let good = blob::encode(&plain, compression);
             let mut encoded = good.clone();
             encoded[8..12].copy_from_slice(&[1, 2, 3, 4]);
-            assert_eq!(check(BytesMut::from(&encoded[..]), &upload(&plain, 70_000)).unwrap(), good);
+            assert_eq!(check(Buffer::from(&encoded[..]), &upload(&plain, 70_000)).unwrap(), good);
             assert_eq!(refusal(&encoded, &upload(b"other", 70_000)), "detected chunk with wrong digest.");
             for size in [70_001, 69_999, 1] {
                 let want = format!("detected chunk with wrong length ({size} != 70000)");
@@ -82,7 +83,7 @@ mod tests {
         let mut encoded = blob::encode(&plain, Compression::None);
         encoded[0] ^= 1;
         assert_eq!(refusal(&encoded, &upload(&plain, 70_000)), "unable to parse raw blob - wrong magic");
-        assert!(check(BytesMut::new(), &upload(&plain, 70_000)).is_err());
+        assert!(check(Buffer::default(), &upload(&plain, 70_000)).is_err());
     }
 
     #[test]
@@ -97,7 +98,7 @@ mod tests {
         let mut encoded = BlobKind::Encrypted.magic().to_vec();
         encoded.resize(44, 0);
         encoded.extend_from_slice(b"ciphertext");
-        let stored = check(BytesMut::from(&encoded[..]), &upload(b"x", 5)).unwrap();
+        let stored = check(Buffer::from(&encoded[..]), &upload(b"x", 5)).unwrap();
         assert_eq!(stored[12..], encoded[12..]);
         assert!(blob::check_crc(&stored).is_ok());
         assert_eq!(refusal(&encoded[..28], &upload(b"x", 5)), "encrypted blob too small (28 bytes).");

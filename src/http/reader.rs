@@ -90,8 +90,9 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         Ended::Closing => Err("the server is shutting down".to_owned()),
     };
     match Arc::into_inner(driver) {
-        Some(Driver { task, lease, .. }) => {
+        Some(Driver { store, task, lease, .. }) => {
             lease.release().await;
+            store.engine().buffers().release();
             task.log(if result.is_ok() { "reader finished successfully" } else { "reader failed" });
             task.end(result).await;
         }
@@ -157,6 +158,6 @@ impl Driver {
         let metrics = self.store.metrics();
         metrics.sent_chunks.inc();
         metrics.sent_chunk_bytes.add(u64::try_from(stored.len()).unwrap_or(u64::MAX));
-        Ok(reply::octet_stream(reply::held(reply::full(stored), permit)))
+        Ok(reply::octet_stream(reply::held(reply::full(stored.freeze()), permit)))
     }
 }

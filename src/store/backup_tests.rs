@@ -287,7 +287,7 @@ async fn holes_are_found_told_apart_and_healed_by_the_next_upload() {
         std::fs::copy(path(5), path(seed)).unwrap();
         assert_eq!(std::fs::metadata(path(seed)).unwrap().len(), blob.len() as u64, "same length");
         assert_eq!(insert(&store, seed).await.unwrap(), super::Inserted::New { bytes: blob.len() as u64 });
-        assert_eq!(store.read_chunk(chunk(seed).0).await.unwrap(), blob);
+        assert_eq!(store.read_chunk(chunk(seed).0).await.unwrap()[..], blob);
         assert!(matches!(insert(&store, seed).await.unwrap(), super::Inserted::Known { .. }));
     }
     let error = insert(&store, 4).await.unwrap_err();
@@ -405,7 +405,7 @@ async fn corrupt_chunks_heal_when_they_are_shorter() {
         let inserted = store.insert_chunk(digest, upload.clone(), size).await.unwrap();
         assert_eq!(matches!(inserted, super::Inserted::New { .. }), new, "{} <- {}", on_disk.len(), upload.len());
         let expected = if new { &upload[..] } else { on_disk };
-        assert_eq!(store.read_chunk(digest).await.unwrap(), expected);
+        assert_eq!(store.read_chunk(digest).await.unwrap()[..], *expected);
     }
     assert_eq!(names(path.parent().unwrap()).len(), 1, "no temporary file is left");
 }

@@ -18,7 +18,7 @@ use super::durable::{Durable, Weight};
 use super::explain::failed;
 use super::layout::Layout;
 use super::suspects::Suspects;
-use crate::engine::{Disk, Engine, FileKind};
+use crate::engine::{Buffer, Disk, Engine, FileKind};
 use crate::error::{Error, Kind, Result};
 use crate::format::blob::{BLOB_ENCODED_BYTES_MAX, BlobHeader, BlobKind, check_crc};
 use crate::types::{ChunkSize, Digest};
@@ -200,11 +200,12 @@ impl ChunkStore {
     }
 
     /// The stored blob as it is; what it holds is the reader's to check.
-    pub(super) async fn read(&self, engine: &Engine, digest: Digest) -> Result<Vec<u8>> {
+    pub(super) async fn read(&self, engine: &Engine, digest: Digest) -> Result<Buffer> {
         let path = self.layout.chunk(&digest);
         engine
             .run(move |disk| {
-                let bytes = disk.open_target(&path).and_then(|file| file.read_all(BLOB_ENCODED_BYTES_MAX));
+                let opened = disk.open_target(&path);
+                let bytes = opened.and_then(|file| file.read_buffer(BLOB_ENCODED_BYTES_MAX, disk.buffers()));
                 bytes.map_err(|e| Error::new(Kind::Io, format!("reading file {path:?} failed: {e}")))
             })
             .await?

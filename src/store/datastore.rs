@@ -38,7 +38,7 @@ use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
-use crate::engine::{Class, Disk, Engine, FsUsage, LockMode};
+use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Kind, Result};
 use crate::format::manifest::Manifest;
 use crate::metrics::StoreMetrics;
@@ -436,7 +436,7 @@ impl Datastore {
     }
 
     /// The stored blob of a chunk, unchanged.
-    pub async fn read_chunk(&self, digest: Digest) -> Result<Vec<u8>> {
+    pub async fn read_chunk(&self, digest: Digest) -> Result<Buffer> {
         self.inner.chunks.read(&self.inner.engine, digest).await
     }
 

@@ -199,7 +199,7 @@ async fn the_vectors_datastore_is_read() {
     let plain = crate::format::blob::decode(&blob, 1000, crate::format::blob::CrcPolicy::Check).unwrap();
     assert_eq!(plain, [0x41; 1000]);
     assert_eq!(
-        store.upload_client_log(&root(), &listed.snapshot, blob).await.unwrap_err().to_string(),
+        store.upload_client_log(&root(), &listed.snapshot, blob.to_vec()).await.unwrap_err().to_string(),
         "backup already contains a log."
     );
     let file = reader.open_blob(&name("data.conf.blob")).await.unwrap();

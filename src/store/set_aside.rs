@@ -13,7 +13,7 @@ use super::durable::Weight;
 use super::explain::failed;
 use super::layout::{bad_chunk_name, chunk_of_name};
 use super::taken::Taking;
-use crate::engine::{Disk, Engine};
+use crate::engine::{Buffer, Disk, Engine};
 use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENCODED_BYTES_MAX;
 use crate::types::Digest;
@@ -25,7 +25,7 @@ const BAD_PLACES: u8 = 10;
 #[derive(Debug)]
 pub enum Stored {
     /// A file that may be a chunk.
-    Blob(Vec<u8>),
+    Blob(Buffer),
     /// Nothing.
     Absent,
     /// What is no chunk, whatever it holds: a directory, a file longer than any chunk, one that ends before its end.
@@ -59,7 +59,7 @@ fn load(disk: &Disk, path: &Path, reading: Reading) -> Result<Stored> {
         if reading == Reading::FromDisk {
             file.forget_cached();
         }
-        file.read_all(BLOB_ENCODED_BYTES_MAX)
+        file.read_buffer(BLOB_ENCODED_BYTES_MAX, disk.buffers())
     });
     match read {
         Ok(bytes) => Ok(Stored::Blob(bytes)),

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::params::NoAction;
+use crate::engine::{Buffer, BufferPool};
 use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENCODED_BYTES_MAX;
 use crate::http::params::{JSON_BYTES_MAX, ParamErrors};
@@ -27,7 +28,7 @@ const RESERVE_BYTES_MAX: u64 = 64 << 20;
 const STALL: Duration = Duration::from_secs(1);
 
 /// How long all bodies together may stand still. A body by itself may wait longer: on a slow line those of 65 uploads before
-/// it come first. A frame of 4 MiB in this time is 60 kbit/s. Ends bodies that never will, of a client that is alive.
+/// it come first. One byte in this time is enough. Ends bodies that never will, of a client that is alive.
 const BODIES_IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Bodies with JSON or form parameters at a time, of at most 512 KiB each. Apart from the others: an append shall not wait
@@ -48,18 +49,19 @@ pub struct BodyBudget {
     /// Bytes received for all bodies: stands still when the client is stuck.
     received: AtomicU64,
     stall: Duration,
+    buffers: BufferPool,
 }
 
 /// A whole body; gives its share of the budget back when dropped.
 #[derive(Debug)]
 pub struct HeldBody<'a> {
-    bytes: BytesMut,
+    bytes: Buffer,
     _permit: SemaphorePermit<'a>,
 }
 
 impl HeldBody<'_> {
     /// The bytes, as long as announced. Keep `self` for as long as they are in memory.
-    pub fn take(&mut self) -> BytesMut {
+    pub fn take(&mut self) -> Buffer {
         std::mem::take(&mut self.bytes)
     }
 }
@@ -84,11 +86,17 @@ impl Default for BodyBudget {
             params: Semaphore::new(PARAM_BODIES_MAX),
             received: AtomicU64::new(0),
             stall: STALL,
+            buffers: BufferPool::default(),
         }
     }
 }
 
 impl BodyBudget {
+    /// A whole budget, spent on buffers of `pool`.
+    pub fn with_buffers(pool: BufferPool) -> Self {
+        Self { buffers: pool, ..Self::default() }
+    }
+
     /// Reads a body that is announced to be `announced` long, at most [`BLOB_ENCODED_BYTES_MAX`], once there is room for it.
     pub async fn read(&self, body: Incoming, announced: u64) -> Result<HeldBody<'_>, BodyFault> {
         let permit = self.room_for(announced).await.map_err(BodyFault::Broken)?;
@@ -96,8 +104,8 @@ impl BodyBudget {
         Ok(HeldBody { bytes, _permit: permit })
     }
 
-    async fn read_whole(&self, mut body: Incoming, announced: u64) -> Result<BytesMut, BodyFault> {
-        let mut bytes = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+    async fn read_whole(&self, mut body: Incoming, announced: u64) -> Result<Buffer, BodyFault> {
+        let mut bytes = self.buffers.take(usize::try_from(announced).unwrap_or(0));
         let mut received = 0;
         while let Some(data) = self.next(&mut body).await.map_err(BodyFault::Broken)? {
             received += length(&data);

@@ -148,6 +148,7 @@ impl Verification {
             }
             walked = self.walk(&mut bench, &mut failures) => walked,
         };
+        self.store.engine().buffers().release();
         let Failures { listed, more } = failures;
         if !listed.is_empty() {
             task.log("Failed to verify the following snapshots/groups:");

@@ -165,7 +165,7 @@ mod tests {
             set_crc(&mut blob).unwrap();
             blob
         };
-        let is = |stored: Vec<u8>, claim: &Claim| judge(&Stored::Blob(stored), claim).verdict;
+        let is = |stored: Vec<u8>, claim: &Claim| judge(&Stored::Blob(stored[..].into()), claim).verdict;
         let sound = Ok(None);
         assert_eq!(is(raw.clone(), &here), sound);
         assert_eq!(is(zstd.clone(), &here), sound);
@@ -191,6 +191,6 @@ mod tests {
         assert_eq!(judge(&Stored::Absent, &here).verdict, Err(Bad::Absent));
         let no_chunk = Stored::NoChunk(std::io::Error::from_raw_os_error(21));
         assert_eq!(judge(&no_chunk, &here).verdict, Err(Bad::NotLoadable("Is a directory (os error 21)".into())));
-        assert_eq!(judge(&Stored::Blob(raw.clone()), &here).loaded_bytes, raw.len() as u64);
+        assert_eq!(judge(&Stored::Blob(raw[..].into()), &here).loaded_bytes, raw.len() as u64);
     }
 }
