@@ -28,10 +28,8 @@ use crate::task::Task;
 /// Window of a stream and of the connection (spec 03 §3): what a client may send before it is read.
 const WINDOW_BYTES: u32 = 32 << 20;
 
-/// Largest frame that we ask for, a 64th of what the original does: a frame is copied once, into a buffer of the chunk's own that is used
-/// again, and while it is no longer than this the connection's buffer is used again too, warm in the processor's cache. Frames of
-/// 4 MiB took fresh memory each and a third more processor time (docs/performance.md); and an append waits behind one frame of a chunk, not behind all of it.
-const FRAME_BYTES_MAX: u32 = 64 << 10;
+/// Largest frame that we take (spec 03 §3).
+const FRAME_BYTES_MAX: u32 = 4 << 20;
 
 /// Streams at a time. The official client has about 70 open per archive and two archives at a time, the QEMU library up to
 /// 100 per disk and all disks at a time; further ones wait in the client.
@@ -47,8 +45,8 @@ const RESET_STREAMS_MAX: usize = 64;
 /// peer that died would keep the group locked.
 const PING_INTERVAL: Duration = Duration::from_secs(120);
 
-/// And is gone if it does not say so in this time. On a slow line its answer stands behind what is in the
-/// sender's socket, some 4 MiB: 115 kbit/s get that through. The socket's own keepalive notices a dead host sooner.
+/// And is gone if it does not say so in this time. On a slow line its answer stands behind a frame of 4 MiB and as much in the
+/// sender's socket: 230 kbit/s get that through. The socket's own keepalive notices a dead host sooner.
 const PING_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Answers requests of one session.
