@@ -1,5 +1,7 @@
 //! What a backup or a restore tells while it runs.
 
+use std::time::Duration;
+
 use crate::types::ArchiveName;
 
 /// Hears what happens; called from runtime threads, so it must not block.
@@ -15,6 +17,18 @@ pub trait Observer: Send + Sync {
 
     /// Something went wrong that does not end the run.
     fn warns(&self, text: &str);
+    /// The server took a chunk of `bytes`; its request was on the way for `elapsed`. For who measures.
+    fn uploads(&self, bytes: u64, elapsed: Duration) {
+        let _ = (bytes, elapsed);
+    }
+    /// The server took an append with `chunks` entries, `bytes` long, that needed no upload. For who measures.
+    fn reuses(&self, chunks: u32, bytes: u64, elapsed: Duration) {
+        let _ = (chunks, bytes, elapsed);
+    }
+    /// A chunk of `bytes` came from the server. For who measures.
+    fn downloads(&self, bytes: u64, elapsed: Duration) {
+        let _ = (bytes, elapsed);
+    }
 }
 
 /// Tells nobody, apart from the log.
