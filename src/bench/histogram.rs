@@ -43,7 +43,11 @@ impl Histogram {
 
     /// Buckets that are not empty, ascending: nanoseconds in their middle, count.
     pub fn bins(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(bucket, count)| (middle_of(bucket), *count))
+        self.counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+            .map(|(bucket, count)| (middle_of(bucket), *count))
     }
 
     /// Nanoseconds that `percent` of the latencies do not exceed; 0 of none.

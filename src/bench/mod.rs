@@ -13,6 +13,7 @@
 pub mod histogram;
 pub mod job;
 pub mod live;
+pub mod options;
 pub mod outcome;
 pub mod spread;
 pub mod stats;
