@@ -15,5 +15,6 @@ pub mod job;
 pub mod live;
 pub mod options;
 pub mod outcome;
+pub mod report;
 pub mod spread;
 pub mod stats;
