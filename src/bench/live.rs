@@ -40,6 +40,8 @@ struct State {
     counted: Option<Duration>,
     /// When it began to count, in ms since 1970.
     started_ms: u64,
+    /// Whether it left the ramp.
+    has_run: bool,
     /// I/Os until the job ends by itself, if that is known.
     expected_ios: Option<u64>,
     stats: Stats,
@@ -77,6 +79,7 @@ impl Live {
         if matches!(phase, Phase::Ramp | Phase::Running) {
             state.since = Some(Instant::now());
             state.started_ms = now_ms();
+            state.has_run |= phase == Phase::Running;
             state.stats = Stats::default();
         } else if state.counted.is_none() && state.since.is_some() {
             state.counted = Some(state.elapsed());
@@ -105,6 +108,11 @@ impl Live {
     /// When it began to count, in ms since 1970; 0 before that.
     pub fn started_ms(&self) -> u64 {
         self.state.lock().started_ms
+    }
+
+    /// Whether it has counted anything, ramps aside.
+    pub fn counted(&self) -> bool {
+        self.state.lock().has_run
     }
 
     /// Takes `spent` out of the time that counts: caches were dropped, data was made anew.

@@ -91,11 +91,6 @@ impl Turn {
         }
     }
 
-    /// Whether it was asked to stop before its time.
-    pub fn is_stopped(&self) -> bool {
-        self.live.is_stopped()
-    }
-
     /// Counts what came back.
     pub fn record(&self, io: &Io) {
         self.live.record(io);

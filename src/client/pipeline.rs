@@ -218,6 +218,9 @@ impl Pipeline {
 
     async fn send(&self, batch: &mut AppendBatch, (reused, reused_bytes): (u32, u64)) -> Result<()> {
         let begun = Instant::now();
+        if let Some(wait) = self.observer.holds_up(batch.digests()) {
+            wait.await;
+        }
         self.session.append(self.writer, batch).await?;
         if reused > 0 {
             self.observer.reuses(reused, reused_bytes, begun.elapsed());
