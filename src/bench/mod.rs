@@ -11,6 +11,7 @@
 //! and answered together share their latency, as in fio with `iodepth_batch_submit` and `iodepth_batch_complete`.
 
 mod cold;
+pub mod disk_use;
 mod gauge;
 pub mod histogram;
 pub mod host;
@@ -27,5 +28,6 @@ mod seed;
 mod space;
 pub mod spread;
 pub mod stats;
+pub mod status;
 mod turn;
 mod workload;

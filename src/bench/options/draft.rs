@@ -219,8 +219,7 @@ impl Draft {
             size,
             nrfiles,
             iodepth: self.iodepth.unwrap_or(match workload {
-                Workload::KnownAppend | Workload::KnownFinish => 128,
-                Workload::Restore => 16,
+                Workload::KnownAppend => 128,
                 _ => 1,
             }),
             ioengine: self.ioengine,

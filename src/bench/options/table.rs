@@ -140,7 +140,7 @@ const ENGINE_VALUES: [IoEngine; 5] =
 const STEPWISE: &[Workload] = &[KnownAppend, KnownFinish, ChunkInsert, ChunkRead];
 const WITH_DATA: &[Workload] = &[ChunkInsert, ChunkRead, Verify, Backup, Restore];
 /// Workloads that leave a datastore as it is.
-pub const READ_ONLY: &[Workload] = &[KnownAppend, KnownFinish, ChunkRead, Verify];
+pub const READ_ONLY: &[Workload] = &[KnownAppend, KnownFinish, ChunkRead];
 
 /// Most checks of one batch, most chunks in flight: an append may not name more chunks.
 const MAX_IODEPTH: u64 = 65_536;
@@ -209,10 +209,10 @@ pub static OPTIONS: &[Opt] = &[
     opt(
         "iodepth",
         Grammar::Number(1, MAX_IODEPTH, |s, n| s.job.iodepth = u32::try_from(n).ok()),
-        "128 for known-append and known-finish, 16 for restore, else 1",
+        "128 for known-append, else 1",
         "I/Os in flight: for known-append the chunks of one append (clients send 64 or 128), elsewhere chunks at a time",
     )
-    .only(&[KnownAppend, KnownFinish, ChunkInsert, ChunkRead, Backup, Restore]),
+    .only(&[KnownAppend, ChunkInsert, ChunkRead]),
     opt(
         "ioengine",
         Grammar::Word(&ENGINES, |s, at| s.job.ioengine = ENGINE_VALUES[at]),

@@ -55,9 +55,9 @@ fn what_is_left_open_follows_from_the_workload() {
     let append = job("known-append");
     assert_eq!((append.iodepth, append.nrfiles, append.sorted, append.workers), (128, 100_000, false, 64));
     let finish = job("known-finish");
-    assert_eq!((finish.iodepth, finish.sorted, finish.percentiles.len()), (128, true, 17));
+    assert_eq!((finish.iodepth, finish.sorted, finish.percentiles.len()), (1, true, 17));
     assert_eq!((job("backup").size, job("backup").nrfiles, job("backup").checks), (1 << 30, 256, true));
-    assert_eq!((job("restore").iodepth, job("chunk-read").nrfiles), (16, 256));
+    assert_eq!((job("restore").iodepth, job("chunk-read").nrfiles), (1, 256));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_is_wrong_is_named_with_its_place_and_what_to_do() {
         (format!("{base} --rw=gc --existing"), "existing writes nothing, and rw=gc has to"),
         (format!("{base} --rw=backup --existing"), "existing writes nothing, and rw=backup has to"),
         (format!("{base} --rw=chunk-insert --existing"), "existing writes nothing, and rw=chunk-insert has to"),
-        (format!("{base} --rw=verify --existing --keep"), "leave out one of them"),
+        (format!("{base} --rw=chunk-read --existing --keep"), "leave out one of them"),
         (format!("{base} --rw=verify --bs=0"), "bs=0: a chunk has 1 to"),
         (format!("{base} --rw=verify --bs=17m"), "a chunk has 1 to 16777216 bytes"),
         (format!("{base} --rw=verify --size=5m"), "size=5242880 is no multiple of bs=4194304: make it 8388608"),
