@@ -75,7 +75,7 @@ fn good(job: Job) -> Vec<JobOutcome> {
         assert!(!outcome.interrupted);
         assert!(outcome.datastore["host"]["kernel"].is_string(), "{:?}", outcome.datastore);
     }
-    assert!(keep || names(&dir) == before, "{:?}", names(&dir));
+    assert!(keep || names(&dir).iter().all(|name| before.contains(name)), "{:?}", names(&dir));
     outcomes
 }
 
@@ -167,7 +167,9 @@ fn a_collection_removes_the_garbage_of_each_round() {
         (job.gc_method, job.garbage_percent, job.nrfiles, job.loops) = (method, garbage, 1000, 2);
         let outcomes = good(job);
         let removed = u64::from(garbage) * 10 * 2;
-        assert_eq!(ios(&outcomes), [[2000 - removed, 0, removed]], "{method:?}");
+        // That method puts a chunk of its own there, to see whether access times are kept.
+        let probes = if method == GcMethod::AccessTime { 2 } else { 0 };
+        assert_eq!(ios(&outcomes), [[2000 + probes - removed, 0, removed]], "{method:?}");
     }
 }
 
@@ -369,8 +371,7 @@ fn a_ramp_does_not_count() {
     job.ramp_time = Duration::from_secs(3600);
     let outcomes = good(job.clone());
     assert_eq!((outcomes[0].stats.ios, outcomes[0].runtime), ([0; 3], Duration::ZERO));
-    (job.ramp_time, job.time_based, job.runtime) =
-        (Duration::from_millis(50), true, Some(Duration::from_millis(50)));
+    (job.ramp_time, job.time_based, job.runtime) = (Duration::from_millis(50), true, Some(Duration::from_millis(50)));
     let outcomes = good(job);
     assert!(outcomes[0].runtime >= Duration::from_millis(50) && outcomes[0].stats.ios[0] > 0);
 }

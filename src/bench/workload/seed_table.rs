@@ -76,8 +76,7 @@ impl SeedTable {
     pub fn prepare(ground: &Ground) -> Result<Self> {
         let scratch = ground.scratch()?;
         let path = |name| scratch.path().join(name);
-        let sources =
-            [("image", "disk.img", path("image")), ("directory stream", "tree.stream", path("stream"))];
+        let sources = [("image", "disk.img", path("image")), ("directory stream", "tree.stream", path("stream"))];
         scratch.lay_out("unchanged 1", || {
             served::make_store(ground, scratch)?;
             served::write_image(ground, &sources[0].2, 0)?;
@@ -273,11 +272,7 @@ mod tests {
     #[test]
     fn the_table_has_means_and_deviations() {
         let secs = |list: &[f64]| list.iter().map(|s| Duration::from_secs_f64(*s)).collect::<Vec<_>>();
-        let table = [Row {
-            what: "image",
-            chunks: 9,
-            took: [secs(&[1.0, 1.2]), secs(&[1.0, 1.0]), secs(&[2.0])],
-        }];
+        let table = [Row { what: "image", chunks: 9, took: [secs(&[1.0, 1.2]), secs(&[1.0, 1.0]), secs(&[2.0])] }];
         let shown = lines(&table);
         assert_eq!(shown.len(), 3);
         assert!(shown[1].contains("checks on") && shown[1].contains("original's checks"), "{}", shown[1]);
