@@ -201,6 +201,11 @@ fn unchanged_backups_become_a_table() {
         for column in ["on", "off", "original"] {
             assert_eq!(row[column]["runs_s"].as_array().unwrap().len(), 2, "{row}");
         }
+        let checks = |column: &str| row[column]["checks"].as_u64().unwrap();
+        assert_eq!(checks("off"), 0, "{row}");
+        // Each chunk with its append, and at the end; none here comes twice.
+        assert_eq!(checks("original"), 2 * row["chunks"].as_u64().unwrap(), "{row}");
+        assert!(checks("on") > 0, "{row}");
     }
     // Those with checks count.
     assert_eq!(outcomes[0].stats.ios, [0, 2 * chunks, 0]);
@@ -404,4 +409,34 @@ fn a_ring_that_is_not_had_says_why() {
         Some(e) => assert!(e.to_string().contains("engine uring was asked for"), "{e}"),
     }
     assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn an_existing_datastore_whose_garbage_somebody_collects_is_left_alone() {
+    let dir = memory();
+    let mut made = job(dir.path(), Workload::ChunkRead);
+    made.keep = true;
+    good(made.clone());
+    let store = path_of(&made).join("store");
+    let script = "import fcntl,os,struct,sys\n\
+                  fd=os.open(sys.argv[1],os.O_RDWR)\n\
+                  fcntl.fcntl(fd,fcntl.F_SETLK,struct.pack('hhqqi',fcntl.F_WRLCK,0,0,0,0))\n\
+                  print('held',flush=True)\n\
+                  sys.stdin.read()\n";
+    let mut child = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(store.join(".lock"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+    let mut job = job(&store, Workload::KnownAppend);
+    job.existing = true;
+    let outcomes = run(&[job.clone()], &Unwatched).unwrap();
+    let said = outcomes[0].error.as_ref().expect("an error").to_string();
+    assert!(said.contains("another process uses this datastore"), "{said}");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    good(job);
 }
