@@ -3,6 +3,7 @@
 
 mod access;
 mod adopt;
+mod bench;
 mod connections;
 mod counts;
 mod crash;
