@@ -26,7 +26,7 @@ use super::turn::Turn;
 use super::workload::{self, Ground, Stage, Told};
 use super::{cold, workload::prepare};
 use crate::engine::{Disk, Engine, EngineChoice, EngineConfig};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::sync::Mutex;
 
 /// What a shell shows for a program that SIGINT has ended.
@@ -296,8 +296,7 @@ impl Runner<'_> {
         });
         match done {
             Ok(stage) => staged.stage = Some(stage),
-            // It was told to stop, which is no error of its own.
-            Err(_) if self.interrupt.is_set() => {}
+            Err(e) if is_told_to_stop(&e, order) => {}
             Err(e) => {
                 staged.errors[0] = Some(e);
                 order.stop();
@@ -356,7 +355,10 @@ fn rounds(turn: &Turn, stage: &dyn Stage) -> Result<()> {
     let mut round = 0;
     while round == 0 || (turn.job.time_based || round < turn.job.loops) && turn.go_on() {
         if round > 0 {
-            turn.aside(|| stage.before(turn, round))?;
+            match turn.aside(|| stage.before(turn, round)) {
+                Err(e) if is_told_to_stop(&e, turn.live()) => break,
+                made => made?,
+            }
             // The first run does it for all.
             if turn.job.cold && turn.number == 0 {
                 turn.aside(cold::drop_caches)?;
@@ -366,6 +368,11 @@ fn rounds(turn: &Turn, stage: &dyn Stage) -> Result<()> {
         round += 1;
     }
     Ok(())
+}
+
+/// That it was told to stop is no error of its own.
+fn is_told_to_stop(error: &Error, live: &Live) -> bool {
+    error.kind() == Kind::Closed && live.is_stopped()
 }
 
 /// A panic is an error too: what was made has to be removed all the same.
@@ -484,5 +491,29 @@ impl Staged {
             });
         }
         outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_interrupt_stops_what_runs_and_what_comes_and_the_second_is_told_apart() {
+        let interrupt = Interrupt::default();
+        let [running, next] = [Live::default(), Live::default()];
+        interrupt.guard(&running);
+        assert!(!running.is_stopped() && !interrupt.is_set());
+        assert!(!interrupt.trip());
+        assert!(running.is_stopped() && interrupt.is_set());
+        interrupt.guard(&next);
+        assert!(next.is_stopped());
+        assert!(interrupt.trip());
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let said = guarded::<()>(|| panic!("so {}", "what")).unwrap_err().to_string();
+        assert!(said.contains("so what"), "{said}");
     }
 }

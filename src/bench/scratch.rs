@@ -143,9 +143,9 @@ impl Drop for Scratch {
         if self.keep && self.laid_out.lock().is_some() {
             return;
         }
-        let removed = self.clear().and_then(|()| {
-            std::fs::remove_dir_all(&self.path).io_context(|| format!("cannot remove {:?}", self.path))
-        });
+        let removed = self
+            .clear()
+            .and_then(|()| std::fs::remove_dir_all(&self.path).io_context(|| format!("cannot remove {:?}", self.path)));
         if let Err(e) = removed {
             tracing::warn!(error = %e, "the bench leaves something behind: remove it by hand");
         }

@@ -37,6 +37,11 @@ impl Turn {
         Self { job, number, live, pace: Arc::new(Mutex::new(pace)) }
     }
 
+    /// What is shown of it.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
     /// Starts the clock: with the ramp, if there is one.
     pub fn begin(&self) {
         self.enter(if self.job.ramp_time.is_zero() { Phase::Running } else { Phase::Ramp });

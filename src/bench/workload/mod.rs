@@ -55,7 +55,9 @@ pub struct Ground {
 impl Ground {
     /// The scratch directory of a workload that writes.
     fn scratch(&self) -> Result<&Arc<Scratch>> {
-        self.scratch.as_ref().ok_or_else(|| Error::invalid("this workload writes, and an existing datastore is only read"))
+        self.scratch
+            .as_ref()
+            .ok_or_else(|| Error::invalid("this workload writes, and an existing datastore is only read"))
     }
 
     /// Sees to it that a layout ends when it is asked to.
@@ -143,7 +145,9 @@ pub fn check(job: &Job) -> Result<()> {
         return refuse("rate and rate_iops limit checks and single chunks; this workload goes as fast as it can");
     }
     if job.numjobs != 1 && (job.workload == Workload::Gc || job.unchanged) {
-        return refuse("numjobs must be 1: garbage is collected by one at a time, and unchanged compares single backups");
+        return refuse(
+            "numjobs must be 1: garbage is collected by one at a time, and unchanged compares single backups",
+        );
     }
     if job.unchanged && job.workload != Workload::Backup {
         return refuse("unchanged belongs to the workload backup");

@@ -57,15 +57,22 @@ impl Checks {
 #[derive(Debug)]
 struct Row {
     what: &'static str,
-    chunks: u64,
     took: [Vec<Duration>; 3],
+    last: [Ran; 3],
+}
+
+/// One backup.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ran {
+    took: Duration,
+    chunks: u64,
+    /// Questions whether a chunk is there, by whomever.
+    checks: u64,
 }
 
 /// An image and a stream, and an empty datastore.
 pub struct SeedTable {
     ground: Ground,
-    /// For the report only: that of a daemon ends with it, and there is one for each run.
-    engine: Engine,
     sources: [(&'static str, &'static str, PathBuf); 2],
     compute: ComputePool,
     table: Mutex<Vec<Row>>,
@@ -76,21 +83,16 @@ impl SeedTable {
     pub fn prepare(ground: &Ground) -> Result<Self> {
         let scratch = ground.scratch()?;
         let path = |name| scratch.path().join(name);
-        let sources =
-            [("image", "disk.img", path("image")), ("directory stream", "tree.stream", path("stream"))];
+        let sources = [("image", "disk.img", path("image")), ("directory stream", "tree.stream", path("stream"))];
         scratch.lay_out("unchanged 1", || {
             served::make_store(ground, scratch)?;
             served::write_image(ground, &sources[0].2, 0)?;
             served::write_archive(ground, &sources[1].2, 1)
         })?;
         scratch.spoil()?;
-        Ok(Self {
-            ground: ground.clone(),
-            engine: opened::engine(ground)?,
-            sources,
-            compute: ComputePool::named("serial", 1)?,
-            table: Mutex::default(),
-        })
+        // Whether it can be had shows before the first backup. Each run has a daemon, and so an engine, of its own.
+        opened::engine(ground)?.shutdown();
+        Ok(Self { ground: ground.clone(), sources, compute: ComputePool::named("serial", 1)?, table: Mutex::default() })
     }
 
     fn runs(&self) -> u64 {
@@ -98,7 +100,7 @@ impl SeedTable {
     }
 
     /// A backup with a daemon of its own; how long it took from the client's first request to its last answer. `None` if it was stopped.
-    fn back_up(&self, turn: &Turn, at: (usize, u64), checks: Checks, counts: bool) -> Result<Option<(Duration, u64)>> {
+    fn back_up(&self, turn: &Turn, at: (usize, u64), checks: Checks, counts: bool) -> Result<Option<Ran>> {
         let (source, number) = at;
         let (what, archive, path) = &self.sources[source];
         let served = turn.aside(|| Served::start(&self.ground, served::switches(checks == Checks::On)))?;
@@ -112,13 +114,12 @@ impl SeedTable {
             _ => Counting::nothing(),
         };
         let (group, spec) = (what.replace(' ', "-"), format!("{archive}:{}", path.display()));
-        let run = || -> Result<Option<(Duration, u64)>> {
+        let run = || -> Result<Option<Ran>> {
             let begun = Instant::now();
             let Some(report) = served.back_up(turn, &group, number, &spec, observer)? else { return Ok(None) };
-            if checks == Checks::Original {
-                original.finish()?;
-            }
-            Ok(Some((begun.elapsed(), report.chunks_uploaded + report.chunks_reused)))
+            let asked = if checks == Checks::Original { original.finish()? } else { 0 };
+            let (took, chunks) = (begun.elapsed(), report.chunks_uploaded + report.chunks_reused);
+            Ok(Some(Ran { took, chunks, checks: asked + served.engine().counters().statx }))
         };
         let done = if counts { run() } else { turn.aside(run) }?;
         turn.aside(|| drop(served));
@@ -156,15 +157,17 @@ impl Original {
         })
     }
 
-    /// Asks for all of them, each once.
-    fn finish(&self) -> Result<()> {
+    /// Asks for all of them, each once. How many questions that were, those of the appends included.
+    fn finish(&self) -> Result<u64> {
         let (mut digests, error) = std::mem::take(&mut *self.seen.lock());
         if let Some(e) = error {
             return Err(e);
         }
+        let appended = digests.len();
         digests.sort_unstable();
         digests.dedup();
-        serial::check(&self.layout, &digests)
+        serial::check(&self.layout, &digests)?;
+        Ok((appended + digests.len()) as u64)
     }
 }
 
@@ -179,8 +182,11 @@ impl Stage for SeedTable {
             return Ok(());
         }
         for source in 0..self.sources.len() {
-            let Some((_, chunks)) = self.back_up(turn, (source, 0), Checks::Off, false)? else { return Ok(()) };
-            self.table.lock().push(Row { what: self.sources[source].0, chunks, took: Default::default() });
+            if self.back_up(turn, (source, 0), Checks::Off, false)?.is_none() {
+                return Ok(());
+            }
+            let row = Row { what: self.sources[source].0, took: Default::default(), last: Default::default() };
+            self.table.lock().push(row);
             let mut number = 0;
             for run in 0..self.runs() {
                 // Nobody always comes first.
@@ -189,9 +195,10 @@ impl Stage for SeedTable {
                     number += 1;
                     let checks = Checks::ALL[column];
                     let done = self.back_up(turn, (source, number), checks, checks == Checks::On)?;
-                    let Some((took, _)) = done else { return Ok(()) };
+                    let Some(ran) = done else { return Ok(()) };
                     if let Some(row) = self.table.lock().last_mut() {
-                        row.took[column].push(took);
+                        row.took[column].push(ran.took);
+                        row.last[column] = ran;
                     }
                 }
             }
@@ -200,7 +207,7 @@ impl Stage for SeedTable {
     }
 
     fn engine(&self) -> Option<Engine> {
-        Some(self.engine.clone())
+        None
     }
 
     fn found(&self) -> bool {
@@ -215,12 +222,6 @@ impl Stage for SeedTable {
             "unchanged_original".into(),
             json!("checks off; metadata of absolute paths, one after another, before each append and at the end"),
         );
-    }
-}
-
-impl Drop for SeedTable {
-    fn drop(&mut self) {
-        self.engine.shutdown();
     }
 }
 
@@ -257,11 +258,11 @@ fn lines(table: &[Row]) -> Vec<String> {
 }
 
 fn row_value(row: &Row) -> Value {
-    let mut value = json!({"what": row.what, "chunks": row.chunks});
-    for (checks, took) in Checks::ALL.into_iter().zip(&row.took) {
+    let mut value = json!({"what": row.what, "chunks": row.last[0].chunks});
+    for ((checks, took), last) in Checks::ALL.into_iter().zip(&row.took).zip(&row.last) {
         let (mean, deviation) = spread(took).unzip();
         let runs: Vec<f64> = took.iter().map(Duration::as_secs_f64).collect();
-        value[checks.key()] = json!({"mean_s": mean, "stddev_s": deviation, "runs_s": runs});
+        value[checks.key()] = json!({"mean_s": mean, "stddev_s": deviation, "runs_s": runs, "checks": last.checks});
     }
     value
 }
@@ -273,11 +274,8 @@ mod tests {
     #[test]
     fn the_table_has_means_and_deviations() {
         let secs = |list: &[f64]| list.iter().map(|s| Duration::from_secs_f64(*s)).collect::<Vec<_>>();
-        let table = [Row {
-            what: "image",
-            chunks: 9,
-            took: [secs(&[1.0, 1.2]), secs(&[1.0, 1.0]), secs(&[2.0])],
-        }];
+        let ran = Ran { took: Duration::ZERO, chunks: 9, checks: 18 };
+        let table = [Row { what: "image", took: [secs(&[1.0, 1.2]), secs(&[1.0, 1.0]), secs(&[2.0])], last: [ran; 3] }];
         let shown = lines(&table);
         assert_eq!(shown.len(), 3);
         assert!(shown[1].contains("checks on") && shown[1].contains("original's checks"), "{}", shown[1]);

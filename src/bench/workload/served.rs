@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::runtime::Handle;
 
@@ -33,6 +34,9 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 /// What `tar` puts before a file, and rounds its length up to.
 const TAR_BLOCK_BYTES: usize = 512;
 
+/// Daemons of this process so far.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
 /// All checks, or none.
 pub fn switches(on: bool) -> CheckSwitches {
     CheckSwitches { append: on, finish: on, preflight: on }
@@ -41,6 +45,7 @@ pub fn switches(on: bool) -> CheckSwitches {
 /// A daemon, dropped when it is not needed any more.
 pub struct Served {
     inside: Option<Inside>,
+    dir: PathBuf,
     engine: Engine,
     variables: Vec<(String, String)>,
     runtime: Handle,
@@ -50,7 +55,8 @@ impl Served {
     /// Starts a daemon over the datastore of the scratch directory; the job says with which engine, and when it syncs.
     pub fn start(ground: &Ground, checks: CheckSwitches) -> Result<Self> {
         let (job, scratch) = (&ground.job, ground.scratch()?);
-        let dir = scratch.path().join("daemon");
+        // Each has its own: the one before may not have let go of everything yet.
+        let dir = scratch.path().join(format!("daemon-{}", STARTED.fetch_add(1, Ordering::Relaxed)));
         let engine = match job.ioengine {
             IoEngine::SerialStd | IoEngine::Sync => "sync",
             IoEngine::Threads => "threads",
@@ -72,7 +78,11 @@ impl Served {
             job.workers,
         );
         let context = || format!("cannot make {dir:?}");
-        std::fs::create_dir_all(&dir).io_context(context)?;
+        if dir.exists() {
+            // Of an earlier run that was killed.
+            std::fs::remove_dir_all(&dir).io_context(context)?;
+        }
+        std::fs::create_dir(&dir).io_context(context)?;
         let path = dir.join(crate::daemon::CONFIG_FILE);
         let file = File::options().write(true).create(true).truncate(true).open(path);
         file.and_then(|mut file| file.write_all(config.as_bytes())).io_context(context)?;
@@ -80,7 +90,7 @@ impl Served {
         let store = inside.datastore(&NAME.parse()?);
         let engine = store.ok_or_else(|| Error::not_found("the daemon has no datastore"))?.engine().clone();
         let variables = inside.connection()?;
-        Ok(Self { inside: Some(inside), engine, variables, runtime: ground.runtime.clone() })
+        Ok(Self { inside: Some(inside), dir, engine, variables, runtime: ground.runtime.clone() })
     }
 
     /// A client of its own.
@@ -96,7 +106,14 @@ impl Served {
     }
 
     /// Backs `source` up, as `number`-th of its group. `None` when `turn` ended before; the server removes what there is then.
-    pub fn back_up(&self, turn: &Turn, group: &str, number: u64, spec: &str, observer: Counting) -> Result<Option<BackupReport>> {
+    pub fn back_up(
+        &self,
+        turn: &Turn,
+        group: &str,
+        number: u64,
+        spec: &str,
+        observer: Counting,
+    ) -> Result<Option<BackupReport>> {
         let (client, spec) = (self.client()?, spec.parse::<ArchiveSpec>()?);
         let options = backup::Options::new(snapshot(group, number)?, vec![spec]);
         self.runtime.block_on(async {
@@ -115,6 +132,8 @@ impl Drop for Served {
                 engine.shutdown();
             }
         }
+        // If something stays, it goes with the scratch directory.
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -58,8 +58,7 @@ impl Verify {
                 break;
             }
             let scope = Scope::Snapshot(Namespace::root(), snapshot.clone());
-            let verification =
-                Verification::job(self.opened.store.clone(), self.compute.clone(), scope, Filter::NONE);
+            let verification = Verification::job(self.opened.store.clone(), self.compute.clone(), scope, Filter::NONE);
             let task = self.tasks.start("verify").await?;
             let begun = Instant::now();
             let result = tokio::select! {
