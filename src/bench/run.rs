@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
@@ -34,6 +35,9 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// Threads of the runtime at least: a daemon and its clients live on it.
 const RUNTIME_THREADS_MIN: usize = 2;
+
+/// How often to look whether all ramps are over.
+const RAMP_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One of the runs of a wave, as the status line sees it.
 #[derive(Clone, Debug)]
@@ -249,13 +253,7 @@ impl Runner<'_> {
         }
         let (memory_before, _) = gauge::memory_kib();
         gauge::forget_peak();
-        let usage_before = gauge::usage();
-        if !order.is_stopped() {
-            for staged in &mut wave {
-                staged.gauge();
-            }
-            run_all(&mut wave, &order);
-        }
+        let usage_before = if order.is_stopped() { gauge::usage() } else { run_all(&mut wave, &order) };
         let runs = u32::try_from(watched.len()).unwrap_or(u32::MAX);
         let usage = gauge::share(gauge::usage(), usage_before, runs);
         let memory = json!({"before_kib": memory_before, "peak_kib": gauge::memory_kib().1});
@@ -326,12 +324,21 @@ fn drop_caches(wave: &mut [Staged], order: &Live) {
 }
 
 /// All runs of a wave, each on a thread of its own. The error of one stops the others.
-fn run_all(wave: &mut [Staged], order: &Live) {
+///
+/// Counters are read as the runs begin, or once all ramps are over; what the process had used by then comes back.
+fn run_all(wave: &mut [Staged], order: &Live) -> Usage {
     let ready = wave.iter().filter(|staged| staged.stage.is_some());
     let runs: usize = ready.map(|staged| staged.lives.len()).sum();
+    let ramp = wave.iter().map(|staged| staged.job.ramp_time).max().unwrap_or_default();
+    let lives: Vec<Live> = wave.iter().flat_map(|staged| staged.lives.clone()).collect();
+    let meters: Vec<(Option<Engine>, String)> = wave.iter().map(Staged::meter).collect();
+    let read = || -> (Usage, Vec<Gauge>) {
+        (gauge::usage(), meters.iter().map(|(engine, device)| Gauge::read(engine.as_ref(), device)).collect())
+    };
+    let mut before = read();
     let start = Barrier::new(runs);
     std::thread::scope(|scope| {
-        for staged in wave {
+        for staged in wave.iter_mut() {
             let Some(stage) = staged.stage.as_deref() else { continue };
             for ((number, live), error) in (0..).zip(&staged.lives).zip(&mut staged.errors) {
                 let turn = Turn::new(Arc::clone(&staged.job), number, live.clone());
@@ -347,7 +354,18 @@ fn run_all(wave: &mut [Staged], order: &Live) {
                 });
             }
         }
+        if !ramp.is_zero() {
+            let in_ramp = |live: &Live| matches!(live.clock().0, Phase::LayingOut | Phase::Ramp);
+            while lives.iter().any(in_ramp) {
+                std::thread::sleep(RAMP_LOOK_INTERVAL);
+            }
+            before = read();
+        }
     });
+    for (staged, gauge) in wave.iter_mut().zip(before.1) {
+        staged.before = Some(gauge);
+    }
+    before.0
 }
 
 /// The loops of one run.
@@ -408,7 +426,7 @@ fn not_run(job: &Arc<Job>) -> impl Iterator<Item = JobOutcome> + use<> {
         job: (*job).clone(),
         number,
         started_ms: 0,
-        runtime: std::time::Duration::ZERO,
+        runtime: Duration::ZERO,
         stats: Stats::default(),
         usage: Usage::default(),
         error: None,
@@ -439,9 +457,9 @@ impl Staged {
         self.lives.iter().for_each(|live| live.enter(phase));
     }
 
-    fn gauge(&mut self) {
-        let engine = self.stage.as_ref().and_then(|stage| stage.engine());
-        self.before = Some(Gauge::read(engine.as_ref(), &self.host.device_number));
+    /// Whose counters belong to this job: an engine, and the number of a device.
+    fn meter(&self) -> (Option<Engine>, String) {
+        (self.stage.as_ref().and_then(|stage| stage.engine()), self.host.device_number.clone())
     }
 
     /// What came of it; the data that it needed alone is gone afterwards.
@@ -481,7 +499,7 @@ impl Staged {
                 job: (*self.job).clone(),
                 number,
                 started_ms: live.started_ms(),
-                runtime: if counted { glance.elapsed } else { std::time::Duration::ZERO },
+                runtime: if counted { glance.elapsed } else { Duration::ZERO },
                 stats: if counted { glance.stats } else { Stats::default() },
                 usage,
                 interrupted: interrupted && error.is_none(),

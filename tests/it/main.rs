@@ -4,6 +4,7 @@
 mod access;
 mod adopt;
 mod bench;
+mod bench_run;
 mod connections;
 mod counts;
 mod crash;

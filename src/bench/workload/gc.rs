@@ -76,13 +76,11 @@ impl Gc {
             Err(e) => return Err(e),
         };
         let removed = report.swept.removed_chunks;
-        for (direction, count, bytes) in [
-            (Direction::Read, report.swept.chunks - removed, 0),
-            (Direction::Trim, removed, report.swept.removed_bytes),
-        ] {
+        // Hollow files free nothing, so there are no bytes.
+        for (direction, count) in [(Direction::Read, report.swept.chunks - removed), (Direction::Trim, removed)] {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             if count > 0 {
-                turn.record(&Io { direction, count, bytes, slat: Duration::ZERO, clat, depth: count });
+                turn.record(&Io { direction, count, bytes: 0, slat: Duration::ZERO, clat, depth: count });
             }
         }
         *self.effort.lock() = (report.swept.stats, report.marked.touches);
