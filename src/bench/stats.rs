@@ -141,21 +141,35 @@ impl Way {
         self.slat.add(nanos(io.slat), count);
         self.clat.add(nanos(io.clat), count);
         self.lat.add(nanos(io.slat.saturating_add(io.clat)), count);
-        self.close_windows(at);
-        self.window.ios += count;
-        self.window.bytes += io.bytes;
+        let (ios, bytes) = self.close_windows(at, io);
+        self.window.ios += count - ios;
+        self.window.bytes += io.bytes - bytes;
     }
 
-    /// Ends the samples that are over at `at`; in the windows without an I/O nothing came.
-    fn close_windows(&mut self, at: Duration) {
+    /// Ends the samples that are over at `at`. Of I/Os that took longer than a sample, the share of the windows that end now is in
+    /// these: it comes back. In a window without an I/O nothing came.
+    fn close_windows(&mut self, at: Duration, io: &Io) -> (u64, u64) {
         let number = u64::try_from(at.as_nanos() / SAMPLE_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
-        let Some(over) = number.checked_sub(self.window.number).filter(|over| *over > 0) else { return };
+        let Some(over) = number.checked_sub(self.window.number).filter(|over| *over > 0) else { return (0, 0) };
+        let took = nanos(io.slat.saturating_add(io.clat));
+        // Windows that it was under way in from end to end.
+        let whole = over.min(took / nanos(SAMPLE_INTERVAL));
+        let of_window = |amount: u64| {
+            let share = u128::from(amount) * SAMPLE_INTERVAL.as_nanos() / u128::from(took.max(1));
+            if whole == 0 { 0 } else { u64::try_from(share).unwrap_or(u64::MAX) }
+        };
+        let (ios, bytes) = (of_window(u64::from(io.count)), of_window(io.bytes));
         let per_second = |n: u64| n.saturating_mul(1000) / 500;
-        self.bw.add(per_second(self.window.bytes) / 1024, 1);
-        self.iops.add(per_second(self.window.ios), 1);
-        self.bw.add(0, over - 1);
-        self.iops.add(0, over - 1);
+        let mut sample = |ios: u64, bytes: u64, windows: u64| {
+            self.iops.add(per_second(ios), windows);
+            self.bw.add(per_second(bytes) / 1024, windows);
+        };
+        let first_is_whole = u64::from(whole == over);
+        sample(self.window.ios + ios * first_is_whole, self.window.bytes + bytes * first_is_whole, 1);
+        sample(ios, bytes, whole - first_is_whole);
+        sample(0, 0, over - 1 - (whole - first_is_whole));
         self.window = Window { number, ios: 0, bytes: 0 };
+        (ios * whole, bytes * whole)
     }
 
     fn merge(&mut self, other: &Self) {
@@ -243,6 +257,21 @@ mod tests {
         both.merge(&stats);
         assert_eq!((both.ios[0], both.ways[0].iops.max(), both.ways[0].iops.count()), (1000, 1200, 10));
         assert_eq!(both.ways[0].clat.histogram.total(), 1000);
+    }
+
+    #[test]
+    fn a_long_batch_is_shared_out_over_the_samples_that_it_took() {
+        let mut stats = Stats::default();
+        stats.add(&io(1000, Duration::from_millis(2500)), Duration::from_millis(2600));
+        let iops = &stats.ways[0].iops;
+        assert_eq!((iops.count(), iops.min(), iops.max()), (5, 398, 398));
+        // It takes two of the three that end with it; the first one had nothing.
+        let mut late = Stats::default();
+        late.add(&io(1000, Duration::from_millis(1000)), Duration::from_millis(1700));
+        late.add(&io(1, Duration::from_millis(1)), Duration::from_millis(2100));
+        let iops = &late.ways[0].iops;
+        assert_eq!((iops.count(), iops.min(), iops.max()), (4, 0, 998));
+        assert!((iops.mean() - 500.0).abs() < 1e-9, "{}", iops.mean());
     }
 
     #[test]

@@ -56,8 +56,11 @@ pub fn line(looks: &[Look<'_>], rates: &Rates, elapsed: Duration) -> String {
         }
         _ => out.push_str("[-.-%]"),
     }
+    let is_seen = |way: Direction| {
+        looks.iter().any(|look| look.glance.phase == Phase::Running && look.glance.stats.ios[way as usize] > 0)
+    };
     let listed = |amounts: &[u64; 3], base, unit: &str| {
-        let seen = DIRECTIONS.iter().filter(|way| looks.iter().any(|look| look.glance.stats.ios[**way as usize] > 0));
+        let seen = DIRECTIONS.iter().filter(|way| is_seen(**way));
         let list: Vec<_> =
             seen.map(|way| format!("{}={}", letter_of(*way), quantity(amounts[*way as usize], base, unit))).collect();
         list.join(",")

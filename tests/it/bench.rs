@@ -72,9 +72,8 @@ fn same_shape(at: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) 
             }
         }
         (Value::Object(ours), Value::Object(theirs)) if at.ends_with("options") => {
-            if !ours.values().chain(theirs.values()).all(Value::is_string) {
-                faults.push(format!("{at}: an option is no text"));
-            }
+            let texts = ours.values().chain(theirs.values()).all(Value::is_string);
+            faults.extend((!texts).then(|| format!("{at}: an option is no text")));
         }
         (Value::Object(ours), Value::Object(theirs)) => {
             let own = |at: &str, key: &str| key == "datastore" && at.contains("/jobs[") && at.ends_with(']');
