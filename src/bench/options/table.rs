@@ -114,7 +114,7 @@ impl Opt {
 pub fn find(name: &str) -> Option<&'static Opt> {
     let name = name.replace('-', "_");
     let is_it = |known: &&str| known.replace('-', "_") == name;
-    OPTIONS.iter().find(|opt| is_it(&opt.name) || opt.aliases.iter().any(|alias| is_it(&alias)))
+    OPTIONS.iter().find(|opt| is_it(&opt.name) || opt.aliases.iter().any(&is_it))
 }
 
 /// As `rw` writes it.
