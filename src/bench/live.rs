@@ -144,7 +144,7 @@ impl Live {
 }
 
 /// Milliseconds since 1970, for the report.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let (secs, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     secs * 1000 + nanos / 1_000_000

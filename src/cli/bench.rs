@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::bench::disk_use::DiskWatch;
+use crate::bench::live::now_ms;
 use crate::bench::options::{Eta, Format, OPTIONS, Opt, Plan, Word, plan};
 use crate::bench::report::{Frame, Part, json, normal};
 use crate::bench::run;
 use crate::bench::status::{Shown, watched};
-use crate::clock::Clock;
 use crate::error::{IoContext, Result};
 
 const ABOUT: &str = "Measure a datastore on your own disk, in the words of fio";
@@ -88,7 +88,7 @@ fn arg(opt: &'static Opt) -> Arg {
 fn help(opt: &Opt) -> String {
     let mut text = opt.help.to_owned();
     if !opt.words().is_empty() {
-        text += &format!(": {}", opt.words().join(", "));
+        text += &format!(" [one of: {}]", opt.words().join(", "));
     }
     if let Some(users) = opt.users() {
         text += &format!(". Only for {users}");
@@ -165,8 +165,7 @@ fn read(words: Vec<Spoken>) -> Result<Vec<Word>> {
 }
 
 fn rendered(plan: &Plan, parts: &[Part<'_>], elapsed: Duration, disks: &DiskWatch) -> String {
-    let now = u64::try_from(Clock::system().now().0).unwrap_or(0);
-    let frame = Frame { now_ms: now * 1000, elapsed, globals: plan.globals.clone(), disks: disks.since() };
+    let frame = Frame { now_ms: now_ms(), elapsed, globals: plan.globals.clone(), disks: disks.since() };
     let one = |format: &Format| match format {
         Format::Normal => normal::render(&frame, parts),
         Format::Json => json::render(&frame, parts, false),

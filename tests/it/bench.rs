@@ -84,7 +84,9 @@ fn same_shape(at: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) 
                     (Some(ours), Some(theirs)) => same_shape(&format!("{at}/{key}"), ours, theirs, faults),
                     // Directories in memory have no disk.
                     _ if key == "disk_util" => {}
-                    (ours, _) => faults.push(format!("{at}/{key}: only {}", if ours.is_some() { "ours" } else { "fio's" })),
+                    (ours, _) => {
+                        faults.push(format!("{at}/{key}: only {}", if ours.is_some() { "ours" } else { "fio's" }))
+                    }
                 }
             }
         }
@@ -109,7 +111,8 @@ fn json_has_the_keys_and_types_of_fio_and_its_tools_read_it() {
         assert!(way["total_ios"].as_u64() > Some(0) && ours["jobs"][0]["datastore"]["host"]["kernel"].is_string());
 
         words.retain(|word| *word != "--runtime=600ms");
-        let Some(theirs) = fio(&[&words[..], &["--runtime=1", "--rw=read", "--ioengine=sync", "--name=a"]].concat()) else {
+        let Some(theirs) = fio(&[&words[..], &["--runtime=1", "--rw=read", "--ioengine=sync", "--name=a"]].concat())
+        else {
             continue;
         };
         let theirs: Value = serde_json::from_str(&theirs[theirs.find('{').expect("an object")..]).expect("fio's JSON");
@@ -159,12 +162,19 @@ fn text_has_the_lines_of_fio() {
     let out = bench(&[KNOWN, &shape[..]].concat());
     assert!(out.status.success(), "{}", text(&out.stderr));
     let ours = text(&out.stdout);
-    for line in ["\na: (groupid=0, jobs=2): err= 0: pid=", "\n  read: IOPS=", "\n    clat percentiles (", "\n   READ: bw="] {
+    for line in
+        ["\na: (groupid=0, jobs=2): err= 0: pid=", "\n  read: IOPS=", "\n    clat percentiles (", "\n   READ: bw="]
+    {
         assert!(ours.contains(line), "{line:?} in {ours}");
     }
     let Some(theirs) = fio(&[&["--rw=read", "--ioengine=sync", "--disk_util=0"], &shape[..]].concat()) else { return };
     // Which units, and which notes, depends on the machine.
-    let fixed = |label: &&String| !label.contains("sec)") && !label.contains("iB/s)") && !["ringvault-", "fio-", "Starting"].iter().any(|w| label.starts_with(w));
+    let fixed = |label: &&String| {
+        !label.contains("sec)")
+            && !label.contains("iB/s)")
+            && !label.starts_with("     | ")
+            && !["ringvault-", "fio-", "Starting"].iter().any(|w| label.starts_with(w))
+    };
     let (ours, theirs) = (labels(ours), labels(&theirs));
     let missing: Vec<_> = theirs.iter().filter(fixed).filter(|label| !ours.contains(*label)).collect();
     assert!(missing.is_empty(), "{missing:?} of {theirs:?} in {ours:?}");
@@ -172,7 +182,8 @@ fn text_has_the_lines_of_fio() {
 
 #[test]
 fn reports_and_a_status_line_come_while_jobs_run() {
-    let shape = ["--runtime=3", "--time_based", "--eta=always", "--status-interval=500ms", "--output-format=json", "--name=a"];
+    let shape =
+        ["--runtime=3", "--time_based", "--eta=always", "--status-interval=500ms", "--output-format=json", "--name=a"];
     let out = bench(&[KNOWN, &shape[..]].concat());
     assert!(out.status.success(), "{}", text(&out.stderr));
     let reports = serde_json::Deserializer::from_slice(&out.stdout).into_iter::<Value>();
@@ -181,6 +192,40 @@ fn reports_and_a_status_line_come_while_jobs_run() {
     assert!(counts.len() >= 2 && counts.is_sorted() && counts.last() > Some(&0), "{counts:?}");
     let lines = text(&out.stderr);
     assert!(lines.contains("Jobs: 2 (f=2): [r(2)][") && lines.contains(" IOPS][eta 00m:"), "{lines}");
+}
+
+#[test]
+fn an_interrupted_run_tells_what_it_measured_and_leaves_nothing() {
+    let place = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringvault"));
+    command.arg("bench").arg(format!("--directory={}", place.path().display())).args(KNOWN);
+    command.args([
+        "--runtime=1h",
+        "--time_based",
+        "--status-interval=100ms",
+        "--output-format=json",
+        "--name=a",
+        "--name=later",
+    ]);
+    command.args(["--stonewall", "--eta=never"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("run ringvault");
+    let out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let reports = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
+    let ios = |report: &Value| report["jobs"][0]["read"]["total_ios"].as_u64().unwrap();
+    let (mut stopped, mut last) = (false, Value::Null);
+    for report in reports {
+        last = report.unwrap();
+        if !stopped && ios(&last) > 0 {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            stopped = true;
+        }
+    }
+    child.wait().unwrap();
+    assert!(stopped && ios(&last) > 0, "{last}");
+    assert_eq!(last["jobs"].as_array().map(Vec::len), Some(4), "those that never ran are told of too");
+    assert!(last["jobs"].as_array().unwrap().iter().all(|job| job["datastore"]["interrupted"] == true), "{last}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[test]

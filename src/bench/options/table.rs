@@ -191,7 +191,8 @@ pub static OPTIONS: &[Opt] = &[
         "the job's name",
         "What the data lies under in directory. Jobs with the same filename share their data",
     ),
-    opt("rw", Grammar::Word(&WORKLOADS, |s, at| s.job.workload = Some(ALL[at])), "", "What to do").alias(&["readwrite"]),
+    opt("rw", Grammar::Word(&WORKLOADS, |s, at| s.job.workload = Some(ALL[at])), "", "What to do: check chunks as an append or a finish does, write or read chunks, verify snapshots, collect garbage, back up or \
+         restore through a whole daemon").alias(&["readwrite"]),
     opt("bs", Grammar::Size(|s, bytes| s.job.bs = bytes), "4m", "Bytes of a chunk").alias(&["blocksize"]),
     opt(
         "size",
@@ -219,7 +220,7 @@ pub static OPTIONS: &[Opt] = &[
         "auto",
         "How the presence of chunks is checked: serial-std asks for the metadata of one absolute path after another, as the \
          original does; sync the same relative to an open directory; threads by a pool; uring by io_uring; auto as the daemon \
-         does by itself",
+         does by itself. serial-std is for known-append and known-finish alone",
     ),
     opt(
         "workers",

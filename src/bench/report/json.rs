@@ -285,6 +285,7 @@ mod tests {
         for outcome in &mut outcomes {
             outcome.job.group_reporting = true;
         }
+        outcomes[1].datastore.insert("engine".to_owned(), "threads".into());
         outcomes[1].error = Some(crate::error::Error::invalid("too hot"));
         let parts: Vec<Part<'_>> = outcomes.iter().map(Part::from).collect();
         let report: Value = serde_json::from_str(&render(&frame(), &parts, false)).unwrap();

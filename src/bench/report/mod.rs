@@ -108,7 +108,7 @@ pub struct Entry<'a> {
     pub error: Option<(i32, String)>,
     /// The longest.
     pub eta: Duration,
-    /// What only a datastore has to tell: of one run itself, of several as a list under `members`.
+    /// What only a datastore has to tell; what the runs tell differently is a list under `members`.
     pub datastore: Map<String, Value>,
     /// Lines for people.
     pub notes: Vec<String>,
@@ -207,12 +207,17 @@ pub fn entries<'a>(parts: &[Part<'a>]) -> Vec<Entry<'a>> {
 
 impl Entry<'_> {
     fn take_in(&mut self, part: &Part<'_>) {
-        if self.jobs == 1 && !(self.datastore.is_empty() && part.datastore.is_empty()) {
-            let own = Value::Object(std::mem::take(&mut self.datastore));
-            self.datastore.insert("members".to_owned(), Value::Array(vec![own]));
-        }
-        if let Some(Value::Array(members)) = self.datastore.get_mut("members") {
-            members.push(Value::Object(part.datastore.clone()));
+        // Runs of one job mostly say the same; what differs stands side by side.
+        let other = Value::Object(part.datastore.clone());
+        let same = self.datastore == part.datastore;
+        match self.datastore.get_mut("members") {
+            Some(Value::Array(members)) if members.contains(&other) => {}
+            Some(Value::Array(members)) => members.push(other),
+            _ if same => {}
+            _ => {
+                let own = Value::Object(std::mem::take(&mut self.datastore));
+                self.datastore.insert("members".to_owned(), Value::Array(vec![own, other]));
+            }
         }
         self.jobs += 1;
         self.runtime = self.runtime.max(part.runtime);

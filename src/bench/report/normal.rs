@@ -199,15 +199,22 @@ fn write_latency(out: &mut String, name: &str, spread: &Spread) {
     );
 }
 
-/// How many percentiles stand on a line.
-const PER_LINE: usize = 4;
+/// Columns of a line of percentiles.
+const PERCENTILE_COLUMNS: usize = 73;
 
 fn write_percentiles(out: &mut String, name: &str, timing: &Timing, percentiles: &[f64]) {
     let (unit, scale) = unit(timing.spread.min(), timing.spread.max());
     let _ = writeln!(out, "    {name} percentiles ({unit}):");
-    let at = |percent: &f64| format!(" {percent:5.2}th=[{:5}]", timing.histogram.percentile(*percent) / scale);
-    let lines: Vec<_> =
-        percentiles.chunks(PER_LINE).map(|line| line.iter().map(at).collect::<Vec<_>>().join(",")).collect();
+    let values: Vec<u64> = percentiles.iter().map(|percent| timing.histogram.percentile(*percent) / scale).collect();
+    // As many digits as the longest of them needs.
+    let decimals_of = |percent: &f64| percent.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let decimals = percentiles.iter().map(decimals_of).max().unwrap_or(0);
+    let width = values.iter().map(|value| value.to_string().len()).max().unwrap_or(0).max(5);
+    let per_line = (PERCENTILE_COLUMNS / (decimals + width + 10)).max(1);
+    let columns = decimals + 3;
+    let one = |(percent, value): (&f64, &u64)| format!(" {percent:columns$.decimals$}th=[{value:width$}]");
+    let list: Vec<String> = percentiles.iter().zip(&values).map(one).collect();
+    let lines: Vec<String> = list.chunks(per_line).map(|line| line.join(",")).collect();
     let _ = writeln!(out, "     |{}", lines.join(",\n     |"));
 }
 
@@ -331,6 +338,23 @@ mod tests {
         ];
         assert_eq!(lines, expected);
         assert!(text.starts_with("\na: (groupid=0, jobs=1): err= 0: pid="));
+    }
+
+    #[test]
+    fn percentiles_take_the_columns_that_they_need() {
+        let mut timing = Timing::default();
+        for nanos in [43, 4_014_080, 11_993_088] {
+            timing.spread.add(nanos, 1);
+            timing.histogram.add(nanos, 1);
+        }
+        let lines = |percentiles: &[f64]| {
+            let mut out = String::new();
+            write_percentiles(&mut out, "clat", &timing, percentiles);
+            out
+        };
+        assert_eq!(lines(&[20.0, 25.0]), "    clat percentiles (nsec):\n     |  20th=[   43],  25th=[   43]\n");
+        let wide = "     | 20.00000th=[      43], 60.00000th=[ 4014080], 99.99999th=[11993088],\n     | 100.00000th=[11993088]\n";
+        assert_eq!(lines(&[20.0, 60.0, 99.999_99, 100.0]), format!("    clat percentiles (nsec):\n{wide}"));
     }
 
     #[test]
