@@ -10,6 +10,7 @@ mod jobs;
 mod live;
 mod parts;
 mod raw;
+pub(crate) use raw::unknown;
 mod schema;
 mod stores;
 

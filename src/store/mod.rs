@@ -77,7 +77,7 @@ pub use operations::{
     ActiveOperations, MAINTENANCE_MESSAGE_BYTES_MAX, MaintenanceKind, MaintenanceMode, Operation, OperationGuard,
 };
 pub use presence::{CheckReport, MissingReason};
-pub use process_lock::Exclusion;
+pub use process_lock::{Exclusion, Share};
 pub use reader::ReaderLease;
 pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};

@@ -3,6 +3,8 @@
 
 mod access;
 mod adopt;
+mod bench;
+mod bench_run;
 mod connections;
 mod counts;
 mod crash;
