@@ -72,7 +72,8 @@ fn same_shape(at: &str, ours: &Value, theirs: &Value, faults: &mut Vec<String>) 
             }
         }
         (Value::Object(ours), Value::Object(theirs)) if at.ends_with("options") => {
-            if !ours.values().chain(theirs.values()).all(Value::is_string) {
+            let texts = ours.values().chain(theirs.values()).all(Value::is_string);
+            if !texts {
                 faults.push(format!("{at}: an option is no text"));
             }
         }
