@@ -201,9 +201,20 @@ impl Inner {
 
 impl Datastore {
     /// Makes a new datastore: the base directory (which may exist and be empty of a `.chunks`), `.chunks`, `.lock` and the 65,536
-    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root. What was made is removed again on an error.
+    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root. What was made is removed again on an error. A
+    /// creation that was cut off is completed, as long as there is nothing else in the directory.
     pub async fn create(path: &Path, owner: Option<(u32, u32)>, engine: &Engine) -> Result<()> {
-        create::create(path, owner, engine).await
+        create::create(path, owner, engine, || false).await
+    }
+
+    /// As [`Self::create`]; `is_stopped` is asked every thousand directories, and once it says so all goes again and the answer is `Closed`.
+    pub async fn create_unless(
+        path: &Path,
+        owner: Option<(u32, u32)>,
+        engine: &Engine,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<()> {
+        create::create(path, owner, engine, is_stopped).await
     }
 
     /// Checks every directory and mode of an existing datastore that is to be adopted, and names the first that is wrong together

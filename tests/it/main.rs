@@ -1,6 +1,7 @@
 //! Stories about the whole daemon, one module each, over the tools in `support`.
 #![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the daemon's back")]
 
+mod abort;
 mod access;
 mod adopt;
 mod bench;
