@@ -59,11 +59,14 @@ pub struct Account {
     /// What lets it in: a password's argon2id string, a token's keyed hash, or an imported crypt(3) hash of either; `None` if nothing
     /// kept here does.
     pub(super) hash: Option<String>,
+    /// What a user's tickets are signed with beside the server's key: another one, and those of before are worth nothing. Random, so that it
+    /// does not come back. `None` for tokens, and for users since before this was kept.
+    pub(super) stamp: Option<String>,
 }
 
 impl Default for Account {
     fn default() -> Self {
-        Self { enabled: true, expire: EpochSecs(0), details: BTreeMap::new(), hash: None }
+        Self { enabled: true, expire: EpochSecs(0), details: BTreeMap::new(), hash: None, stamp: None }
     }
 }
 
@@ -136,7 +139,7 @@ mod tests {
             enabled: false,
             expire: EpochSecs(7),
             details: BTreeMap::from([(Detail::Comment, "a".into()), (Detail::Email, "u@example.org".into())]),
-            hash: None,
+            ..Account::default()
         };
         assert_eq!(account, want);
         let remove = AccountChange { details: BTreeMap::from([(Detail::Email, None)]), ..AccountChange::default() };

@@ -71,6 +71,11 @@ pub fn is_ours(hash: &str) -> bool {
     hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok()
 }
 
+/// A new [`super::Users::ticket_stamp`]: 122 random bits, never the same again.
+pub fn new_ticket_stamp() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
 /// A new token secret: a UUID of 122 random bits.
 pub fn new_token_secret() -> String {
     uuid::Uuid::new_v4().to_string()

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use sha2::Sha256;
 use sha3::Sha3_256;
 
+use super::Users;
 use crate::clock::EpochSecs;
 use crate::types::Userid;
 
@@ -59,24 +60,25 @@ impl TicketKeys {
         Self { ticket, csrf }
     }
 
-    /// `PBS:user@realm:TIME::SIGNATURE`.
-    pub fn issue_ticket(&self, user: &Userid, now: EpochSecs) -> String {
+    /// `PBS:user@realm:TIME::SIGNATURE`. The signature is over `stamp` too, see [`super::Users::ticket_stamp`].
+    pub fn issue_ticket(&self, user: &Userid, now: EpochSecs, stamp: &str) -> String {
         let signed = format!("PBS:{}:{:08X}", escaped(user.as_str()), now.0);
-        let signature = STANDARD_NO_PAD.encode(self.ticket_mac(&signed).finalize().into_bytes());
+        let signature = STANDARD_NO_PAD.encode(self.ticket_mac(&signed, stamp).finalize().into_bytes());
         format!("{signed}::{signature}")
     }
 
-    /// The user of a good ticket.
-    pub fn check_ticket(&self, ticket: &str, now: EpochSecs) -> Result<Userid, Refused> {
+    /// The user of a good ticket; `users` know what it should be signed with.
+    pub fn check_ticket(&self, ticket: &str, now: EpochSecs, users: &Users) -> Result<Userid, Refused> {
         let (signed, signature) = ticket.rsplit_once("::").ok_or(Refused::Form)?;
         let (head, time) = signed.rsplit_once(':').ok_or(Refused::Form)?;
         let user = head.strip_prefix("PBS:").ok_or(Refused::Form)?;
         check_time(time, now)?;
         let signature = STANDARD_NO_PAD.decode(signature).map_err(|_| Refused::Signature)?;
+        let user: Option<Userid> = percent_decode_str(user).decode_utf8().ok().and_then(|user| user.parse().ok());
+        let stamp = user.as_ref().map_or("", |user| users.ticket_stamp(user));
         // Compares in constant time.
-        self.ticket_mac(signed).verify_slice(&signature).map_err(|_| Refused::Signature)?;
-        let user = percent_decode_str(user).decode_utf8().map_err(|_| Refused::Form)?;
-        user.parse().map_err(|_| Refused::Form)
+        self.ticket_mac(signed, stamp).verify_slice(&signature).map_err(|_| Refused::Signature)?;
+        user.ok_or(Refused::Form)
     }
 
     /// `TIME:HMAC`, bound to the user.
@@ -94,8 +96,10 @@ impl TicketKeys {
         check_time(time, now)
     }
 
-    fn ticket_mac(&self, signed: &str) -> Hmac<Sha256> {
-        Hmac::<Sha256>::new_from_slice(&self.ticket).expect("any length is a key").chain_update(signed)
+    fn ticket_mac(&self, signed: &str, stamp: &str) -> Hmac<Sha256> {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.ticket).expect("any length is a key").chain_update(signed);
+        // What is signed ends with eight digits, so the two parts cannot be shifted against each other.
+        if stamp.is_empty() { mac } else { mac.chain_update(format!(":{stamp}")) }
     }
 
     fn csrf_mac(&self, time: &str, user: &Userid) -> SimpleHmac<Sha3_256> {
@@ -149,7 +153,7 @@ mod tests {
     fn tickets_live_two_hours() {
         let keys = TicketKeys::new(vec![1; 32], vec![2; 32]);
         let at = |secs: i64| EpochSecs(1_717_597_418 + secs);
-        let ticket = keys.issue_ticket(&user("a@pbs"), at(0));
+        let ticket = keys.issue_ticket(&user("a@pbs"), at(0), "");
         assert!(ticket.starts_with("PBS:a@pbs:666074EA::"), "{ticket}");
         for (now, want) in [
             (0, Ok(user("a@pbs"))),
@@ -158,23 +162,63 @@ mod tests {
             (-300, Ok(user("a@pbs"))),
             (-301, Err(Refused::NotYetValid)),
         ] {
-            assert_eq!(keys.check_ticket(&ticket, at(now)), want, "{now}");
+            assert_eq!(keys.check_ticket(&ticket, at(now), &Users::default()), want, "{now}");
         }
         let other = TicketKeys::new(vec![3; 32], vec![2; 32]);
-        assert_eq!(other.check_ticket(&ticket, at(0)), Err(Refused::Signature));
+        assert_eq!(other.check_ticket(&ticket, at(0), &Users::default()), Err(Refused::Signature));
     }
 
     #[test]
     fn damaged_tickets_are_refused() {
         let keys = TicketKeys::new(vec![1; 32], vec![2; 32]);
         let now = EpochSecs(1_717_597_418);
-        let ticket = keys.issue_ticket(&user("a@pbs"), now);
+        let ticket = keys.issue_ticket(&user("a@pbs"), now, "");
         for end in 0..ticket.len() {
-            assert!(keys.check_ticket(&ticket[..end], now).is_err(), "{}", &ticket[..end]);
+            assert!(keys.check_ticket(&ticket[..end], now, &Users::default()).is_err(), "{}", &ticket[..end]);
         }
         for bad in [ticket.replace("a@pbs", "b@pbs"), ticket.replace("PBS:", "XYZ:"), ticket.replace("::", ":")] {
-            assert!(keys.check_ticket(&bad, now).is_err(), "{bad}");
+            assert!(keys.check_ticket(&bad, now, &Users::default()).is_err(), "{bad}");
         }
-        assert_eq!(keys.check_ticket("PBS:tester@pbs:00000000::xxxx", now), Err(Refused::Expired));
+        assert_eq!(keys.check_ticket("PBS:tester@pbs:00000000::xxxx", now, &Users::default()), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn a_ticket_ends_with_its_password_and_with_its_user() {
+        use crate::auth::{AccountChange, Detail};
+        let keys = TicketKeys::new(vec![1; 32], vec![2; 32]);
+        let (now, alice) = (EpochSecs(1_717_597_418), user("alice@pbs"));
+        let mut users = Users::default();
+        let change = |enabled, text: &str| AccountChange {
+            enabled: Some(enabled),
+            details: [(Detail::Comment, Some(text.to_owned()))].into(),
+            ..AccountChange::default()
+        };
+        users.create_user(&alice, &change(true, "")).unwrap();
+        let hash = crate::auth::hash_password("12345").unwrap();
+        // All in one second.
+        type Step<'a> = (&'a str, bool, &'a dyn Fn(&mut Users));
+        let steps: [Step; 6] = [
+            ("comment", true, &|users| users.change(&alice.clone().into(), &change(true, "hello")).unwrap()),
+            ("password", false, &|users| users.set_password_hash(&alice, hash.clone()).unwrap()),
+            ("the same again", false, &|users| users.set_password_hash(&alice, hash.clone()).unwrap()),
+            ("disabled", false, &|users| {
+                users.change(&alice.clone().into(), &change(false, "")).unwrap();
+                users.change(&alice.clone().into(), &change(true, "")).unwrap();
+            }),
+            ("made again", false, &|users| {
+                users.remove(&alice.clone().into()).unwrap();
+                users.create_user(&alice, &change(true, "")).unwrap();
+            }),
+            ("a restart", true, &|users| *users = Users::parse(users.to_json().as_bytes()).unwrap()),
+        ];
+        for (what, stays, step) in steps {
+            let ticket = keys.issue_ticket(&alice, now, users.ticket_stamp(&alice));
+            assert_eq!(keys.check_ticket(&ticket, now, &users), Ok(alice.clone()), "before: {what}");
+            step(&mut users);
+            let want = if stays { Ok(alice.clone()) } else { Err(Refused::Signature) };
+            assert_eq!(keys.check_ticket(&ticket, now, &users), want, "{what}");
+            let next = keys.issue_ticket(&alice, now, users.ticket_stamp(&alice));
+            assert_eq!(keys.check_ticket(&next, now, &users), Ok(alice.clone()), "at once after: {what}");
+        }
     }
 }

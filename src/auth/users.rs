@@ -54,7 +54,8 @@ impl Users {
             let what = if auth.token().is_some() { "token" } else { "user" };
             return Err(Error::invalid(format!("{what} '{auth}' already exists.")));
         }
-        let mut account = Account { hash, ..Account::default() };
+        let stamp = auth.token().is_none().then(secret::new_ticket_stamp);
+        let mut account = Account { hash, stamp, ..Account::default() };
         account.apply(change)?;
         self.accounts.insert(auth, account);
         Ok(())
@@ -63,19 +64,25 @@ impl Users {
     /// Makes a user who cannot log in until there is a password; leaves one who exists as is.
     pub fn add_user(&mut self, user: &Userid, comment: Option<String>) {
         self.accounts.entry(user.clone().into()).or_insert_with(|| {
-            let mut account = Account::default();
+            let mut account = Account { stamp: Some(secret::new_ticket_stamp()), ..Account::default() };
             // One that cannot be shown is not worth refusing a user for.
             let _ = account.apply(&AccountChange::comment(comment.unwrap_or_default()));
             account
         });
     }
 
-    /// Changes what is known about a user or token.
+    /// Changes what is known about a user or token. A user who is enabled again has to log in again.
     pub fn change(&mut self, auth: &AuthId, change: &AccountChange) -> Result<()> {
-        self.account_mut(auth)?.apply(change)
+        let account = self.account_mut(auth)?;
+        let was_enabled = account.enabled;
+        account.apply(change)?;
+        if auth.token().is_none() && !was_enabled && account.enabled {
+            account.stamp = Some(secret::new_ticket_stamp());
+        }
+        Ok(())
     }
 
-    /// Sets a user's password from its hash: ours ([`secret::hash_password`]) or an imported crypt(3) one.
+    /// Sets a user's password from its hash: ours ([`secret::hash_password`]) or an imported crypt(3) one. Tickets of before end with it.
     pub fn set_password_hash(&mut self, user: &Userid, hash: String) -> Result<()> {
         if user.realm() != REALM_PBS {
             return Err(Error::invalid(format!("{user} is not of the realm pbs: its password is not kept here")));
@@ -83,8 +90,15 @@ impl Users {
         if !secret::is_ours(&hash) {
             crypt::check(&hash).map_err(|e| e.context(user))?;
         }
-        self.account_mut(&user.clone().into())?.hash = Some(hash);
+        let account = self.account_mut(&user.clone().into())?;
+        account.hash = Some(hash);
+        account.stamp = Some(secret::new_ticket_stamp());
         Ok(())
+    }
+
+    /// What the tickets of a user are signed with beside the server's key; empty for one who is not known.
+    pub fn ticket_stamp(&self, user: &Userid) -> &str {
+        self.accounts.get(&user.clone().into()).and_then(|account| account.stamp.as_deref()).unwrap_or("")
     }
 
     /// Makes a token of an existing user that comes from elsewhere, with the crypt(3) hash of its secret. Without one it lets nobody in

@@ -10,6 +10,7 @@ use super::acl::AclEntry;
 use super::users::Users;
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
+use crate::types::AuthId;
 
 /// The only version of the file so far.
 const VERSION: u32 = 1;
@@ -51,11 +52,12 @@ impl Users {
 
     /// Changes when anything about users and tokens does but their secrets, which a login may rewrite.
     pub fn accounts_digest(&self) -> String {
-        digest(
-            self.accounts
-                .iter()
-                .map(|(id, account)| AccountRow { hash: None, ..AccountRow::of(id.to_string(), account) }),
-        )
+        let public = |(id, account): (&AuthId, &Account)| AccountRow {
+            hash: None,
+            ticket_stamp: None,
+            ..AccountRow::of(id.to_string(), account)
+        };
+        digest(self.accounts.iter().map(public))
     }
 
     /// Changes when any permission does.
@@ -110,6 +112,8 @@ struct AccountRow {
     lastname: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    #[serde(default, rename = "ticket-stamp", skip_serializing_if = "Option::is_none")]
+    ticket_stamp: Option<String>,
 }
 
 impl AccountRow {
@@ -124,6 +128,7 @@ impl AccountRow {
             firstname: detail(Detail::Firstname),
             lastname: detail(Detail::Lastname),
             hash: account.hash.clone(),
+            ticket_stamp: account.stamp.clone(),
         }
     }
 
@@ -135,7 +140,13 @@ impl AccountRow {
             (Detail::Lastname, self.lastname),
         ];
         let details: BTreeMap<_, _> = details.into_iter().filter_map(|(detail, text)| Some((detail, text?))).collect();
-        Account { enabled: self.enabled, expire: EpochSecs(self.expire), details, hash: self.hash }
+        Account {
+            enabled: self.enabled,
+            expire: EpochSecs(self.expire),
+            details,
+            hash: self.hash,
+            stamp: self.ticket_stamp,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::GcMethod;
+
 /// What a job does (`--rw`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +68,10 @@ pub struct Job {
     pub given: Vec<(String, String)>,
     /// `directory`: where a datastore is made and removed again, or the datastore itself with `existing`.
     pub directory: PathBuf,
+    /// `filename`: what the data lies under in the directory, instead of `name`. Jobs that say the same share it.
+    pub filename: Option<String>,
+    /// `keep`: the data stays, and a later run that needs the same uses it again.
+    pub keep: bool,
     /// `existing`: measure the datastore that is there, and write nothing.
     pub existing: bool,
     /// `rw`.
@@ -112,6 +118,8 @@ pub struct Job {
     pub checks: bool,
     /// `garbage`: percent of the chunks that no index names (gc).
     pub garbage_percent: u8,
+    /// `gc_method`: how a garbage collection tells what is in use.
+    pub gc_method: GcMethod,
     /// `group_reporting`.
     pub group_reporting: bool,
     /// `percentile_list`.

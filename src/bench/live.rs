@@ -36,6 +36,12 @@ pub struct Live {
 struct State {
     phase: Phase,
     since: Option<Instant>,
+    /// How long it counted, once it does no longer.
+    counted: Option<Duration>,
+    /// When it began to count, in ms since 1970.
+    started_ms: u64,
+    /// Whether it left the ramp.
+    has_run: bool,
     /// I/Os until the job ends by itself, if that is known.
     expected_ios: Option<u64>,
     stats: Stats,
@@ -54,18 +60,29 @@ pub struct Glance {
     pub stats: Stats,
 }
 
+impl State {
+    fn elapsed(&self) -> Duration {
+        self.counted.or_else(|| self.since.map(|since| since.elapsed())).unwrap_or_default()
+    }
+}
+
 impl Live {
     /// A job that shares the order to stop with `other`.
     pub fn beside(other: &Self) -> Self {
         Self { state: Arc::default(), stop: Arc::clone(&other.stop) }
     }
 
-    /// Enters a phase; entering [`Phase::Running`] forgets what was measured before it and starts the clock.
+    /// Enters a phase; entering [`Phase::Running`] forgets what was measured before it and starts the clock,
+    /// [`Phase::Ending`] stops it.
     pub fn enter(&self, phase: Phase) {
         let mut state = self.state.lock();
         if matches!(phase, Phase::Ramp | Phase::Running) {
             state.since = Some(Instant::now());
+            state.started_ms = now_ms();
+            state.has_run |= phase == Phase::Running;
             state.stats = Stats::default();
+        } else if state.counted.is_none() && state.since.is_some() {
+            state.counted = Some(state.elapsed());
         }
         state.phase = phase;
     }
@@ -78,8 +95,30 @@ impl Live {
     /// Counts what came back.
     pub fn record(&self, io: &Io) {
         let mut state = self.state.lock();
-        let at = state.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let at = state.elapsed();
         state.stats.add(io, at);
+    }
+
+    /// Phase and time in it; cheap.
+    pub fn clock(&self) -> (Phase, Duration) {
+        let state = self.state.lock();
+        (state.phase, state.elapsed())
+    }
+
+    /// When it began to count, in ms since 1970; 0 before that.
+    pub fn started_ms(&self) -> u64 {
+        self.state.lock().started_ms
+    }
+
+    /// Whether it has counted anything, ramps aside.
+    pub fn counted(&self) -> bool {
+        self.state.lock().has_run
+    }
+
+    /// Takes `spent` out of the time that counts: caches were dropped, data was made anew.
+    pub fn leave_out(&self, spent: Duration) {
+        let mut state = self.state.lock();
+        state.since = state.since.map(|since| since.checked_add(spent).unwrap_or(since));
     }
 
     /// Looks without disturbing.
@@ -87,7 +126,7 @@ impl Live {
         let state = self.state.lock();
         Glance {
             phase: state.phase,
-            elapsed: state.since.map_or(Duration::ZERO, |since| since.elapsed()),
+            elapsed: state.elapsed(),
             expected_ios: state.expected_ios,
             stats: state.stats.clone(),
         }
@@ -102,4 +141,11 @@ impl Live {
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Milliseconds since 1970, for the report.
+pub fn now_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let (secs, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    secs * 1000 + nanos / 1_000_000
 }

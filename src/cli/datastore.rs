@@ -96,9 +96,12 @@ struct Settings {
     /// read-only or offline; type=offline,message="new disk" tells why
     #[arg(long, value_name = "MODE")]
     maintenance_mode: Option<String>,
-    /// What is made durable, and when: none, file or filesystem
+    /// What is made durable, and when: none, file or filesystem. Without --gc-atime-cutoff beside it, that goes back to its default
     #[arg(long, value_name = "LEVEL")]
     sync_level: Option<String>,
+    /// Garbage collection keeps what was used in so many minutes before it. Without --sync-level beside it, that goes back to its default
+    #[arg(long, value_name = "MINUTES")]
+    gc_atime_cutoff: Option<u32>,
     /// Check known chunks when a backup refers to them: true or false
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
     check_append: Option<bool>,
@@ -133,11 +136,15 @@ struct Settings {
 
 impl Settings {
     fn onto(self, call: Call) -> Call {
+        let level = self.sync_level.map(|level| format!("sync-level={level}"));
+        let cutoff = self.gc_atime_cutoff.map(|minutes| format!("gc-atime-cutoff={minutes}"));
+        let tuning: Vec<String> = [level, cutoff].into_iter().flatten().collect();
+        let tuning = (!tuning.is_empty()).then(|| tuning.join(","));
         call.with("comment", self.comment)
             .with("gc-schedule", self.gc_schedule)
             .with("verify-new", self.verify_new)
             .with("maintenance-mode", self.maintenance_mode)
-            .with("tuning", self.sync_level.map(|level| format!("sync-level={level}")))
+            .with("tuning", tuning)
             .with("check-append", self.check_append)
             .with("check-finish", self.check_finish)
             .with("check-preflight", self.check_preflight)

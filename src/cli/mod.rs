@@ -8,6 +8,7 @@ pub mod acl;
 mod admin;
 pub mod api;
 pub mod backup;
+pub mod bench;
 mod client;
 pub mod config;
 pub mod datastore;
@@ -39,6 +40,7 @@ enum Command {
     Restore(restore::Args),
     Snapshots(snapshots::Args),
     Api(api::Args),
+    Bench(bench::Args),
 }
 
 /// Runs what the process's arguments ask for. The last line on standard error says why it failed.
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(args),
         Command::Snapshots(args) => snapshots::run(args),
         Command::Api(args) => api::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     done.unwrap_or_else(|e| {
         eprintln!("error: {e}");

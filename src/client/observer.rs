@@ -1,6 +1,10 @@
 //! What a backup or a restore tells while it runs.
 
-use crate::types::ArchiveName;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::types::{ArchiveName, Digest};
 
 /// Hears what happens; called from runtime threads, so it must not block.
 pub trait Observer: Send + Sync {
@@ -15,6 +19,23 @@ pub trait Observer: Send + Sync {
 
     /// Something went wrong that does not end the run.
     fn warns(&self, text: &str);
+    /// The server took a chunk of `bytes`; its request was on the way for `elapsed`. For who measures.
+    fn uploads(&self, bytes: u64, elapsed: Duration) {
+        let _ = (bytes, elapsed);
+    }
+    /// The server took an append with `chunks` entries, `bytes` long, that needed no upload. For who measures.
+    fn reuses(&self, chunks: u32, bytes: u64, elapsed: Duration) {
+        let _ = (chunks, bytes, elapsed);
+    }
+    /// An append that names `digests` is about to be sent, and waits for what comes back. For who measures what a check costs.
+    fn holds_up(&self, digests: &[Digest]) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let _ = digests;
+        None
+    }
+    /// A chunk of `bytes` came from the server. For who measures.
+    fn downloads(&self, bytes: u64, elapsed: Duration) {
+        let _ = (bytes, elapsed);
+    }
 }
 
 /// Tells nobody, apart from the log.

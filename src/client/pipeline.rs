@@ -8,6 +8,7 @@
 //! plus for each working thread one chunk while it is being compressed.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -165,10 +166,14 @@ impl Pipeline {
                     let spare = budget.num_permits().saturating_sub(units as usize);
                     drop(budget.split(spare));
                     let encoded_bytes = encoded.len() as u64;
-                    let (session, writer) = (self.session.clone(), self.writer);
+                    let (session, writer, observer) = (self.session.clone(), self.writer, self.observer.clone());
                     let sent = Spawned::start(async move {
+                        let begun = Instant::now();
                         let answer = session.upload_chunk(writer, digest, size_bytes, encoded).await;
                         drop(budget);
+                        if answer.is_ok() {
+                            observer.uploads(u64::from(size_bytes), begun.elapsed());
+                        }
                         answer.map_err(|e| e.context(format!("chunk {digest}")))
                     });
                     Some((encoded_bytes, sent))
@@ -184,9 +189,14 @@ impl Pipeline {
     async fn append(&self, mut entries: mpsc::Receiver<Entry>, mut tally: Tally) -> Result<Outcome> {
         let (mut chunks_uploaded, mut chunks_reused, mut bytes_read, mut bytes_uploaded) = (0, 0, 0, 0);
         let mut batch = AppendBatch::default();
+        // Of the batch: entries without an upload, and their bytes.
+        let mut reused = (0, 0);
         while let Some(Entry { offset, size_bytes, digest, upload }) = entries.recv().await {
             match upload {
-                None => chunks_reused += 1,
+                None => {
+                    chunks_reused += 1;
+                    reused = (reused.0 + 1, reused.1 + u64::from(size_bytes));
+                }
                 Some((encoded_bytes, answer)) => {
                     answer.join().await??;
                     chunks_uploaded += 1;
@@ -196,14 +206,26 @@ impl Pipeline {
             bytes_read += u64::from(size_bytes);
             tally.add(offset, size_bytes, digest)?;
             if batch.push(offset, digest) {
-                self.session.append(self.writer, &mut batch).await?;
+                self.send(&mut batch, std::mem::take(&mut reused)).await?;
             }
             self.observer.advances(u64::from(size_bytes));
         }
         if !batch.is_empty() {
-            self.session.append(self.writer, &mut batch).await?;
+            self.send(&mut batch, reused).await?;
         }
         Ok(Outcome { chunks_uploaded, chunks_reused, bytes_read, bytes_uploaded, csum: tally.finish() })
+    }
+
+    async fn send(&self, batch: &mut AppendBatch, (reused, reused_bytes): (u32, u64)) -> Result<()> {
+        let begun = Instant::now();
+        if let Some(wait) = self.observer.holds_up(batch.digests()) {
+            wait.await;
+        }
+        self.session.append(self.writer, batch).await?;
+        if reused > 0 {
+            self.observer.reuses(reused, reused_bytes, begun.elapsed());
+        }
+        Ok(())
     }
 }
 

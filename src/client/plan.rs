@@ -52,6 +52,11 @@ impl AppendBatch {
         self.digests.is_empty()
     }
 
+    /// The digests that wait.
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
     /// The request's JSON body for the writer `wid`, 10.5 KiB at most; empties the batch.
     pub fn take_body(&mut self, wid: u64) -> Vec<u8> {
         let body = Body { wid, digest_list: &self.digests, offset_list: &self.offsets };

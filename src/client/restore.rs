@@ -234,7 +234,9 @@ impl Run {
                     Some((known, zeros)) if is_same_chunk(known, &slot) => Ahead::Zeros(zeros.clone()),
                     _ => {
                         let (session, compute, permits) = (self.session.clone(), self.compute.clone(), permits.clone());
-                        Ahead::Fetch(Spawned::start(async move { fetch_one(&session, &compute, permits, slot).await }))
+                        let observer = self.observer.clone();
+                        let fetch = async move { fetch_one(&session, &compute, permits, slot, &*observer).await };
+                        Ahead::Fetch(Spawned::start(fetch))
                     }
                 });
             }
@@ -278,7 +280,13 @@ struct Fetched {
 }
 
 /// Downloads one chunk and checks CRC, digest and length.
-async fn fetch_one(session: &ReaderSession, compute: &Compute, permits: Arc<Semaphore>, slot: Slot) -> Result<Fetched> {
+async fn fetch_one(
+    session: &ReaderSession,
+    compute: &Compute,
+    permits: Arc<Semaphore>,
+    slot: Slot,
+    observer: &dyn Observer,
+) -> Result<Fetched> {
     let permit = permits.acquire_owned().await.map_err(|_| Error::closed("the restore ended early"))?;
     let context = |e: Error| match e.kind() {
         // The connection broke, or this machine is at fault: the snapshot may be whole.
@@ -291,7 +299,9 @@ async fn fetch_one(session: &ReaderSession, compute: &Compute, permits: Arc<Sema
             ),
         ),
     };
+    let begun = Instant::now();
     let encoded = session.chunk(slot.digest).await.map_err(context)?;
+    observer.downloads(slot.range.end - slot.range.start, begun.elapsed());
     let encoded_bytes = encoded.len() as u64;
     let (digest, size_bytes) = (slot.digest, slot.range.end - slot.range.start);
     let check = move || {

@@ -7,14 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::edit::Draft;
+use super::jobs::{JOB_ID_CHARS, KEEP_KEYS};
 use crate::auth::{AccountChange, AclEntry, Detail, REALM_PAM, REALM_PBS, Users, check_crypt_hash};
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
 use crate::store::MaintenanceMode;
-use crate::types::{AuthId, DatastoreName};
+use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Namespace, Schedule, is_safe_id};
 
 /// The files that are read, by their names in the other server's configuration directory.
-pub const IMPORTED_FILES: [&str; 5] = ["datastore.cfg", "user.cfg", "acl.cfg", "shadow.json", "token.shadow"];
+pub const IMPORTED_FILES: [&str; 7] =
+    ["datastore.cfg", "user.cfg", "acl.cfg", "shadow.json", "token.shadow", "prune.cfg", "verification.cfg"];
+
+/// Keys and values of a section of our file.
+type Keys = Vec<(&'static str, toml_edit::Value)>;
 
 /// A line that has no counterpart here, or not quite.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -31,7 +36,9 @@ pub struct Note {
 #[derive(Clone, Debug, Default)]
 pub struct Import {
     /// Datastores, each with keys and values of our file.
-    pub datastores: Vec<(DatastoreName, Vec<(&'static str, toml_edit::Value)>)>,
+    pub datastores: Vec<(DatastoreName, Keys)>,
+    /// Jobs: section of our file, id, keys and values.
+    pub jobs: Vec<(&'static str, String, Keys)>,
     /// Users before tokens, with their hashes as they are.
     pub accounts: Vec<(AuthId, AccountChange, Option<String>)>,
     /// Permissions.
@@ -48,6 +55,8 @@ impl Import {
         let text = |name: &str| files.get(name).map_or("", String::as_str);
         let mut import = Self::default();
         import.read_datastores(text("datastore.cfg"));
+        import.read_jobs("prune.cfg", "prune", "prune-job", text("prune.cfg"));
+        import.read_jobs("verification.cfg", "verification", "verify-job", text("verification.cfg"));
         let hashes = import.read_secrets(text("shadow.json"), text("token.shadow"))?;
         import.read_accounts(text("user.cfg"), hashes);
         import.read_acl(text("acl.cfg"));
@@ -73,7 +82,29 @@ impl Import {
                 }
             };
             let mut keys = Vec::new();
+            let mut prune: Keys = Vec::new();
             for (line, key, value) in section.lines {
+                // Before there were prune jobs, a datastore had one of its own.
+                if key == "prune-schedule" || KEEP_KEYS.contains(&key.as_str()) {
+                    match job_key("prune-job", if key == "prune-schedule" { "schedule" } else { &key }, &value) {
+                        Ok(set) => prune.push(set),
+                        Err(text) => self.note(FILE, line, format!("datastore {name}: {text}")),
+                    }
+                    continue;
+                }
+                if key == "tuning" {
+                    for option in value.split(',').filter(|option| !option.is_empty()) {
+                        match tuning_option(option) {
+                            Some(set) => keys.push(set),
+                            None => {
+                                let text =
+                                    format!("datastore {name}: tuning {option:.80} has no counterpart: left out");
+                                self.note(FILE, line, text);
+                            }
+                        }
+                    }
+                    continue;
+                }
                 match datastore_key(&key, &value) {
                     Ok(Some(set)) => keys.push(set),
                     Ok(None) => {}
@@ -81,9 +112,40 @@ impl Import {
                 }
             }
             if keys.iter().any(|(key, _)| *key == "path") {
+                if !prune.is_empty() {
+                    prune.push(("store", name.as_str().into()));
+                    self.jobs.push(("prune-job", job_id_of(name.as_str()), prune));
+                }
                 self.datastores.push((name, keys));
             } else {
                 self.note(FILE, section.line, format!("datastore {name} has no path: left out"));
+            }
+        }
+    }
+
+    fn read_jobs(&mut self, file: &str, kind: &str, ours: &'static str, text: &str) {
+        for section in self.sections(file, text) {
+            if section.kind != kind {
+                let text = format!("a section {:?} has no counterpart: left out", section.kind);
+                self.note(file, section.line, text);
+                continue;
+            }
+            let id = section.id;
+            if !is_job_id(&id) {
+                self.note(file, section.line, format!("{id:.80?} is not the id of a job: left out"));
+                continue;
+            }
+            let mut keys: Keys = Vec::new();
+            for (line, key, value) in section.lines {
+                match job_key(ours, &key, &value) {
+                    Ok(set) => keys.push(set),
+                    Err(text) => self.note(file, line, format!("job {id}: {text}")),
+                }
+            }
+            if keys.iter().any(|(key, _)| *key == "store") {
+                self.jobs.push((ours, id, keys));
+            } else {
+                self.note(file, section.line, format!("job {id} names no datastore: left out"));
             }
         }
     }
@@ -186,14 +248,20 @@ impl Import {
         (auth.token().is_none() && auth.user().is_superuser()) || self.accounts.iter().any(|(id, ..)| id == auth)
     }
 
-    /// Adds the datastores to a configuration.
+    /// Adds the datastores and the jobs to a configuration.
     ///
     /// Errors: `Invalid` if one of the name is there.
-    pub fn add_datastores(&self, draft: &mut Draft) -> Result<()> {
+    pub fn add_sections(&self, draft: &mut Draft) -> Result<()> {
         for (name, keys) in &self.datastores {
             draft.add("datastore", name.as_str())?;
             for (key, value) in keys {
                 draft.set("datastore", name.as_str(), key, value.clone())?;
+            }
+        }
+        for (section, id, keys) in &self.jobs {
+            draft.add(section, id)?;
+            for (key, value) in keys {
+                draft.set(section, id, key, value.clone())?;
             }
         }
         Ok(())
@@ -257,40 +325,74 @@ fn boolean(value: &str) -> Result<bool, String> {
     }
 }
 
+/// One of the options in `tuning`.
+fn tuning_option(option: &str) -> Option<(&'static str, toml_edit::Value)> {
+    match option.split_once('=')? {
+        ("sync-level", word @ ("none" | "file" | "filesystem")) => Some(("sync-level", word.into())),
+        ("gc-atime-cutoff", minutes) => {
+            let minutes = minutes.parse().ok().filter(|minutes: &i64| (1..=2880).contains(minutes))?;
+            Some(("gc-atime-cutoff", minutes.into()))
+        }
+        _ => None,
+    }
+}
+
+fn is_job_id(id: &str) -> bool {
+    JOB_ID_CHARS.contains(&id.len()) && is_safe_id(id)
+}
+
+/// The id of the prune job that a datastore's own prune settings become: fit for a job, whatever the datastore is called.
+fn job_id_of(store: &str) -> String {
+    let name = format!("prune-{store}");
+    name.chars().take(*JOB_ID_CHARS.end()).collect()
+}
+
+fn schedule(value: &str) -> Result<toml_edit::Value, String> {
+    value.parse::<Schedule>().map_err(|e| format!("{e}: left out"))?;
+    Ok(value.into())
+}
+
+/// The key and value of a job of our file.
+fn job_key(section: &str, key: &str, value: &str) -> Result<(&'static str, toml_edit::Value), String> {
+    let number = |most: u64| {
+        let number = value.parse::<u64>().ok().filter(|number| *number <= most);
+        let number = number.and_then(|number| i64::try_from(number).ok());
+        number.ok_or_else(|| format!("{key} {value:.40?} is no number that can be: left out"))
+    };
+    let is_prune = section == "prune-job";
+    Ok(match key {
+        "store" => {
+            value.parse::<DatastoreName>().map_err(|e| format!("{e}: left out"))?;
+            ("store", value.into())
+        }
+        "ns" => {
+            value.parse::<Namespace>().map_err(|e| format!("{e}: left out"))?;
+            ("ns", value.into())
+        }
+        "max-depth" => ("max-depth", number(NAMESPACE_DEPTH_MAX as u64)?.into()),
+        "schedule" => ("schedule", schedule(value)?),
+        "comment" => ("comment", value.into()),
+        "disable" if is_prune => ("disable", boolean(value)?.into()),
+        "ignore-verified" if !is_prune => ("ignore-verified", boolean(value)?.into()),
+        "outdated-after" if !is_prune => ("outdated-after", number(1_000_000)?.into()),
+        _ => match KEEP_KEYS.into_iter().find(|keep| is_prune && *keep == key) {
+            Some(keep) if value == "0" => return Err(format!("{keep} 0 keeps nothing: left out")),
+            Some(keep) => (keep, number(u64::from(u32::MAX))?.into()),
+            None => return Err(format!("{key} has no counterpart: left out")),
+        },
+    })
+}
+
 /// The key and value of our file; `None` for what says nothing.
 fn datastore_key(key: &str, value: &str) -> Result<Option<(&'static str, toml_edit::Value)>, String> {
     Ok(Some(match key {
         "path" => ("path", value.into()),
         "comment" => ("comment", value.into()),
-        "gc-schedule" => ("gc-schedule", value.into()),
+        "gc-schedule" => ("gc-schedule", schedule(value)?),
         "verify-new" => ("verify-new", boolean(value)?.into()),
         "maintenance-mode" => {
             value.parse::<MaintenanceMode>().map_err(|e| format!("{e}: left out"))?;
             ("maintenance-mode", value.into())
-        }
-        "tuning" => {
-            let mut level = None;
-            let mut others = Vec::new();
-            for part in value.split(',').filter(|part| !part.is_empty()) {
-                match part.split_once('=') {
-                    Some(("sync-level", word @ ("none" | "file" | "filesystem"))) => level = Some(word),
-                    _ => others.push(part),
-                }
-            }
-            if !others.is_empty() {
-                return Err(format!(
-                    "tuning {} has no counterpart{}",
-                    others.join(","),
-                    match level {
-                        Some(level) => format!("; set sync-level = \"{level}\" by hand"),
-                        None => ": left out".to_owned(),
-                    }
-                ));
-            }
-            match level {
-                Some(level) => ("sync-level", level.into()),
-                None => return Ok(None),
-            }
         }
         other => return Err(format!("{other} has no counterpart: left out")),
     }))
@@ -335,7 +437,7 @@ mod tests {
         let import = Import::read(&files(&[
             (
                 "datastore.cfg",
-                "datastore: store1\n\tcomment my disk\n\tgc-schedule daily\n\tpath /mnt/store1\n\tprune-schedule daily\n\
+                "datastore: store1\n\tcomment my disk\n\tgc-schedule daily\n\tpath /mnt/store1\n\tprune-schedule daily\n\tnotify gc=never\n\
                  \ttuning sync-level=file\n\tverify-new true\n\ndatastore: old\n\tmaintenance-mode type=delete\n\tpath /mnt/old\n\
                  \ttuning chunk-order=none,sync-level=none\n\nremote: x\n\thost y\n",
             ),
@@ -355,10 +457,10 @@ mod tests {
         assert_eq!(
             told(&import),
             [
-                "datastore.cfg:5: datastore store1: prune-schedule has no counterpart: left out",
-                "datastore.cfg:10: datastore old: \"delete\" is no maintenance mode: read-only or offline expected: left out",
-                "datastore.cfg:12: datastore old: tuning chunk-order=none has no counterpart; set sync-level = \"none\" by hand",
-                "datastore.cfg:14: a section \"remote\" has no counterpart: left out",
+                "datastore.cfg:6: datastore store1: notify has no counterpart: left out",
+                "datastore.cfg:11: datastore old: \"delete\" is no maintenance mode: read-only or offline expected: left out",
+                "datastore.cfg:13: datastore old: tuning chunk-order=none has no counterpart: left out",
+                "datastore.cfg:15: a section \"remote\" has no counterpart: left out",
                 "user.cfg:12: bob@pbs has no usable secret: set one",
                 "user.cfg:15: eve@ldap: the realm has no counterpart: left out",
                 "user.cfg:17: gone@pbs!x has no usable secret: regenerate it",
@@ -370,7 +472,7 @@ mod tests {
             ]
         );
         let mut draft = Draft::new("# Ours.\n").unwrap();
-        import.add_datastores(&mut draft).unwrap();
+        import.add_sections(&mut draft).unwrap();
         let config = crate::config::Config::parse(&draft.text(), "x", std::path::Path::new("/data")).unwrap();
         let shown: Vec<_> = config
             .datastores
@@ -381,9 +483,9 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            [("store1", "file", true, Some("daily"), Some("my disk")), ("old", "filesystem", false, None, None)]
+            [("store1", "file", true, Some("daily"), Some("my disk")), ("old", "none", false, None, None)]
         );
-        assert!(import.add_datastores(&mut draft).unwrap_err().to_string().contains("already exists"));
+        assert!(import.add_sections(&mut draft).unwrap_err().to_string().contains("already exists"));
 
         let mut users = Users::default();
         import.add_accounts(&mut users).unwrap();
@@ -428,5 +530,61 @@ mod tests {
         ] {
             assert!(told.iter().any(|line| line.contains(want)), "{want}: {told:#?}");
         }
+    }
+
+    #[test]
+    fn jobs_and_what_was_said_of_a_datastore_before_there_were_jobs() {
+        let import = Import::read(&files(&[
+            (
+                "datastore.cfg",
+                "datastore: st1\n\tgc-schedule moon\n\tkeep-daily 7\n\tkeep-last 3\n\tpath /mnt/st1\n\tprune-schedule 02:30\n\
+                 \ttuning gc-atime-cutoff=60,gc-cache-capacity=5,sync-level=file\n",
+            ),
+            (
+                "prune.cfg",
+                "prune: nightly\n\tcomment c\n\tdisable false\n\tkeep-weekly 4\n\tmax-depth 2\n\tns a/b\n\tschedule daily\n\tstore st1\n\
+                 \nprune: nowhere\n\tkeep-last 1\n\nsync: x\n\tstore st1\n\nprune: odd\n\tkeep-last many\n\tmystery 1\n\tstore st1\n\
+                 \nprune: no\n\tstore st1\n",
+            ),
+            (
+                "verification.cfg",
+                "verification: v-1234\n\tignore-verified true\n\tns\n\toutdated-after 30\n\tschedule sat 18:15\n\tstore st1\n",
+            ),
+        ]))
+        .unwrap();
+        assert_eq!(
+            told(&import),
+            [
+                "datastore.cfg:2: datastore st1: \"moon\" is not a calendar event: \"moon\" is not a weekday: left out",
+                "datastore.cfg:7: datastore st1: tuning gc-cache-capacity=5 has no counterpart: left out",
+                "prune.cfg:10: job nowhere names no datastore: left out",
+                "prune.cfg:13: a section \"sync\" has no counterpart: left out",
+                "prune.cfg:17: job odd: keep-last \"many\" is no number that can be: left out",
+                "prune.cfg:18: job odd: mystery has no counterpart: left out",
+                "prune.cfg:21: \"no\" is not the id of a job: left out",
+            ]
+        );
+        let mut draft = Draft::new("").unwrap();
+        import.add_sections(&mut draft).unwrap();
+        let config = crate::config::Config::parse(&draft.text(), "x", std::path::Path::new("/data")).unwrap();
+        let store = &config.datastores[0];
+        assert_eq!((store.gc_atime_cutoff, store.sync_level.as_str(), &store.gc_schedule), (60, "file", &None));
+        let prunes: Vec<_> = config
+            .prune_jobs
+            .iter()
+            .map(|p| (&*p.job.id, p.keep, p.job.schedule_text.as_deref(), p.job.ns.to_string(), p.job.max_depth))
+            .collect();
+        assert_eq!(
+            prunes,
+            [
+                ("prune-st1", [3, 0, 7, 0, 0, 0], Some("02:30"), String::new(), None),
+                ("nightly", [0, 0, 0, 4, 0, 0], Some("daily"), "a/b".to_owned(), Some(2)),
+                ("odd", [0; 6], None, String::new(), None),
+            ]
+        );
+        let verify = &config.verify_jobs[0];
+        assert_eq!((&*verify.job.id, verify.ignore_verified, verify.outdated_after), ("v-1234", true, Some(30)));
+        assert_eq!(verify.job.schedule_text.as_deref(), Some("sat 18:15"));
+        assert!(import.add_sections(&mut draft).is_err(), "it is there now");
     }
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod live;
 mod parts;
 mod raw;
+pub(crate) use raw::unknown;
 mod schema;
 mod stores;
 
@@ -122,6 +123,8 @@ pub struct DatastoreSection {
     pub gc_method: String,
     /// Memory for garbage collection.
     pub gc_memory_mib: u64,
+    /// How old an access time has to be, in minutes.
+    pub gc_atime_cutoff: u32,
     /// Where manifest locks lie.
     pub manifest_lock_dir: Option<PathBuf>,
     /// The same, taken apart.
@@ -255,6 +258,7 @@ fn datastore(
         owner,
         gc_method: text("gc-method"),
         gc_memory_mib: section.integer("gc-memory-mib"),
+        gc_atime_cutoff: section.integer("gc-atime-cutoff"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
         gc_event,
     })

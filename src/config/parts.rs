@@ -25,6 +25,7 @@ impl DatastoreSection {
             _ => GcMethod::Memory,
         };
         store.gc.memory_max = self.gc_memory_mib << 20;
+        store.gc.cutoff_minutes = self.gc_atime_cutoff;
         store
     }
 
@@ -82,8 +83,8 @@ mod tests {
         for method in [GcMethod::Memory, GcMethod::AccessTime] {
             let word = serde_json::to_string(&method).unwrap();
             assert_eq!(
-                read(&format!("gc-method = {word}\ngc-memory-mib = 7")).0.gc,
-                GcConfig { method, memory_max: 7 << 20 }
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60")).0.gc,
+                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60 }
             );
         }
         let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");

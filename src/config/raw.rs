@@ -261,7 +261,13 @@ fn scalar(key: &Key, value: &DeValue<'_>) -> Result<Scalar, String> {
     }
 }
 
-fn unknown(what: &str, name: &str, place: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
+/// What to say of a `name` that is none of `known`: the nearest, or all of them.
+pub(crate) fn unknown(
+    what: &str,
+    name: &str,
+    place: &str,
+    known: impl Iterator<Item = &'static str> + Clone,
+) -> String {
     // Half of the letters may be wrong; further away is another word.
     let near = known.clone().map(|k| (distance(name, k), k)).min().filter(|(far, k)| *far * 2 <= k.len());
     match near {

@@ -235,6 +235,13 @@ const DATASTORE: Section = Section {
              several times.",
         ),
         key(
+            "gc-atime-cutoff",
+            Kind::Integer(1, 2880),
+            "1445",
+            "Garbage collection keeps every chunk that was used in so many minutes before it, and whatever a running backup may need. Less than \
+             1445 only where every use of a file sets its access time: `relatime` mounts do so once a day.",
+        ),
+        key(
             "manifest-lock-dir",
             Kind::Path,
             "",

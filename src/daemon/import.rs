@@ -17,6 +17,8 @@ const HEAD: &str =
 pub struct Imported {
     /// Names and paths.
     pub datastores: Vec<(String, String)>,
+    /// Prune and verification jobs.
+    pub jobs: Vec<String>,
     /// Users and tokens.
     pub accounts: Vec<String>,
     /// How many permissions.
@@ -32,6 +34,9 @@ impl std::fmt::Display for Imported {
         let done = if self.written { "imported" } else { "would import" };
         for (name, path) in &self.datastores {
             writeln!(f, "{done} datastore {name} at {path}")?;
+        }
+        for job in &self.jobs {
+            writeln!(f, "{done} {job}")?;
         }
         for account in &self.accounts {
             writeln!(f, "{done} {} {account}", if account.contains('!') { "token" } else { "user" })?;
@@ -60,7 +65,7 @@ pub fn import(data_dir: &Path, file: Option<&Path>, from: &Path, write: bool) ->
     let is_new = !dir.has(&path)?;
     let text = if is_new { HEAD.to_owned() } else { config::read_text(&dir, &path)? };
     let mut draft = Draft::new(&text)?;
-    import.add_datastores(&mut draft)?;
+    import.add_sections(&mut draft)?;
     let new = Loaded::parse(draft.text(), &path.to_string_lossy(), dir.path())?;
     let mut users = users_file::load(&dir)?;
     if write {
@@ -82,6 +87,7 @@ pub fn import(data_dir: &Path, file: Option<&Path>, from: &Path, write: bool) ->
         new.config.datastores.iter().filter(|store| import.datastores.iter().any(|(name, _)| *name == store.name));
     Ok(Imported {
         datastores: stores.map(|store| (store.name.to_string(), store.path.to_string_lossy().into_owned())).collect(),
+        jobs: import.jobs.iter().map(|(section, id, _)| format!("{section} {id}")).collect(),
         accounts: import.accounts.iter().map(|(auth, ..)| auth.to_string()).collect(),
         permissions: import.acl.len(),
         notes: import.notes,

@@ -109,7 +109,7 @@ pub async fn run(options: Options) -> Result<Vec<Engine>> {
 }
 
 /// The lock of the data directory. A command holds it for as long as it works, so it is worth a wait; another daemon for ever.
-async fn take_lock(dir: &DataDir) -> Result<DirLock> {
+pub(super) async fn take_lock(dir: &DataDir) -> Result<DirLock> {
     let begun = Instant::now();
     loop {
         match dir.lock(DAEMON_LOCK) {
@@ -132,7 +132,7 @@ async fn second_signal(terminate: &mut tokio::signal::unix::Signal, interrupt: &
 }
 
 /// Everything up to the open socket. The address is taken first: whether the port is busy shows before anything dear is made.
-async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<SocketAddr>) -> Result<Running> {
+pub(super) async fn start(dir: &DataDir, path: PathBuf, loaded: Loaded, listen: Option<SocketAddr>) -> Result<Running> {
     let config = loaded.config.clone();
     let address = listen.unwrap_or(config.server.listen);
     let socket = TcpListener::bind(address).map_err(|e| busy(address, e))?;

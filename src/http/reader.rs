@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::reply::{self, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
-use super::session::{BodyBudget, Ended, Ending, Handler, answer, file_body, not_found, take_chunks};
+use super::session::{BodyBudget, Deliveries, Ended, Ending, Handler, answer, file_body, not_found, take_chunks};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::format::blob::BlobHeader;
@@ -61,6 +61,7 @@ struct Driver {
     chunks: Arc<Semaphore>,
     bodies: BodyBudget,
     ending: Ending,
+    deliveries: Deliveries,
 }
 
 /// Runs a session on the upgraded connection until it has ended.
@@ -76,16 +77,23 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         chunks: Arc::new(Semaphore::new(CHUNKS_HELD_MAX)),
         bodies: BodyBudget::default(),
         ending: Ending::default(),
+        deliveries: Deliveries::default(),
     });
+    let deliveries = driver.deliveries.clone();
     let ended = match stream {
         Ok(stream) => {
+            let stream = deliveries.watch(stream);
             super::session::serve(stream, &driver, &driver.ending, &driver.task, &counted.answers(), &lifecycle).await
         }
         Err(e) => Ended::Connection(Err(e)),
     };
     let result = match ended {
-        Ended::Connection(Ok(())) => Ok(()),
-        Ended::Connection(Err(e)) => Err(super::session::chain(&e)),
+        // To close the connection is how a client says that it has what it wanted; not every one does so in good form.
+        Ended::Connection(outcome) => match (outcome, deliveries.at_break()) {
+            (_, Some(0)) | (Ok(()), None) => Ok(()),
+            (Err(e), _) => Err(super::session::chain(&e)),
+            (Ok(()), Some(count)) => Err(format!("the client went away with {count} answers on their way to it")),
+        },
         Ended::Aborted => Err("task aborted".to_owned()),
         Ended::Closing => Err("the server is shutting down".to_owned()),
     };
@@ -104,12 +112,14 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
 
 impl Handler for Driver {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response {
+        let counted = self.deliveries.begin();
         let (head, body) = request.into_parts();
         self.bodies.drain(body).await;
-        let Some(endpoint) = ReaderEndpoint::of(head.method.as_str(), head.uri.path()) else {
-            return not_found(head.uri.path());
+        let response = match ReaderEndpoint::of(head.method.as_str(), head.uri.path()) {
+            Some(endpoint) => answer(self.respond(endpoint, head.uri.query().unwrap_or("")).await),
+            None => not_found(head.uri.path()),
         };
-        answer(self.respond(endpoint, head.uri.query().unwrap_or("")).await)
+        response.map(|body| counted.body(body))
     }
 }
 

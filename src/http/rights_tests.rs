@@ -10,7 +10,8 @@ use super::rights::{Reach, Refused, enforce};
 use super::router::{Access, BodyUse, Route};
 use super::shape::Returns;
 use super::{api, test_support};
-use crate::auth::{AclEntry, AclPath, Privileges, Role};
+use crate::auth::{AclEntry, AclPath, Privileges, Role, Users};
+use crate::clock::EpochSecs;
 use crate::error::Kind;
 use crate::types::{AuthId, Group, Namespace};
 
@@ -186,6 +187,22 @@ enum Verdict {
     NotOwner,
 }
 
+/// Places that are not `place` but look like it, or lie beside it: privileges there reach nothing of it.
+fn beside(place: &AclPath) -> Vec<AclPath> {
+    let place = place.to_string();
+    let (above, last) = place.rsplit_once('/').unwrap();
+    let near = [format!("{place}2"), format!("{place}-x"), format!("{above}/{}", &last[..last.len() - 1])];
+    let far = ["/datastore/main/b", "/datastore/other"].map(str::to_owned);
+    // Not all of them are places: nothing is called `/system2`.
+    near.into_iter().chain(far).filter(|path| !path.ends_with('/')).filter_map(|path| path.parse().ok()).collect()
+}
+
+/// What privileges on something below the place of the rule give.
+fn expected_below(access: Access, held: Privileges) -> Verdict {
+    let counts = matches!(access, Access::StoreOrBelow(_)) && !held.is_empty();
+    if counts { Verdict::All } else { Verdict::Denied }
+}
+
 /// What the rule gives to privileges that hold where it looks.
 fn expected(access: Access, held: Privileges, full: Privileges, own: Privileges, owns: bool) -> Verdict {
     if held.has_any(full) {
@@ -202,7 +219,7 @@ fn expected(access: Access, held: Privileges, full: Privileges, own: Privileges,
 #[tokio::test]
 async fn every_row_lets_in_whom_it_names_and_nobody_else() {
     let world = World::new().await;
-    let (other, parent): (AclPath, AclPath) = ("/datastore/other".parse().unwrap(), AclPath::root());
+    let parent = AclPath::root();
     let mut enforced = 0;
     for route in api::router().routes() {
         let Some((place, full, own)) = rule(route.access) else { continue };
@@ -227,8 +244,14 @@ async fn every_row_lets_in_whom_it_names_and_nobody_else() {
                     world.give(&[(path, USER, role, propagate)]);
                     assert_eq!(world.tried(route, &params, USER).await, as_user(held), "{told} at {path}");
                 }
-                world.give(&[(&other, USER, role, true)]);
-                assert_eq!(world.tried(route, &params, USER).await, Verdict::Denied, "{told} elsewhere");
+                for other in beside(&place).iter().filter(|other| !other.is_below(&place)) {
+                    world.give(&[(other, USER, role, true)]);
+                    assert_eq!(world.tried(route, &params, USER).await, Verdict::Denied, "{told} at {other} only");
+                }
+                let below: AclPath = format!("{place}/deeper").parse().unwrap();
+                world.give(&[(&below, USER, role, true)]);
+                let want = expected_below(route.access, held);
+                assert_eq!(world.tried(route, &params, USER).await, want, "{told} at {below} only");
                 world.give(&[(&place, USER, role, true)]);
                 assert_eq!(world.tried(route, &params, TOKEN).await, Verdict::Denied, "{told}, token without any");
                 world.give(&[(&place, TOKEN, Role::Admin, true)]);
@@ -278,14 +301,61 @@ fn target(route: &Route, format: &str) -> String {
 }
 
 async fn wired() -> test_support::Tested {
+    wired_with(|_| {}).await
+}
+
+/// A server that knows [`USER`] and [`TOKEN`], and whom `more` adds.
+async fn wired_with(more: impl FnOnce(&mut Users)) -> test_support::Tested {
     let World { app, _dir } = World::new().await;
     let mut app = Arc::into_inner(app).unwrap();
     let mut users = test_support::first_users();
-    let key = test_support::keys().tokens;
-    users.add_user(&USER.parse().unwrap(), None);
-    users.set_token(&TOKEN.parse().unwrap(), "x", &key, None).unwrap();
+    add(&mut users, "u", None, None);
+    more(&mut users);
     app.users = super::user_book::tests::InMemory::book(users);
     test_support::serve(app, _dir, 64)
+}
+
+/// `{name}@pbs` with the token `{name}@pbs!t` of the secret `x`; each may have all privileges at a place.
+fn add(users: &mut Users, name: &str, user_at: Option<&str>, token_at: Option<&str>) {
+    let (user, token) = (format!("{name}@pbs"), format!("{name}@pbs!t"));
+    users.add_user(&user.parse().unwrap(), None);
+    users.set_token(&token.parse().unwrap(), "x", &test_support::keys().tokens, None).unwrap();
+    for (auth, path) in [(user, user_at), (token, token_at)] {
+        let Some(path) = path else { continue };
+        let (path, auth_id) = (path.parse().unwrap(), auth.parse().unwrap());
+        users.allow(AclEntry { path, auth_id, role: Role::Admin, propagate: true });
+    }
+}
+
+fn token_of(name: &str) -> String {
+    format!("authorization: PBSAPIToken {name}@pbs!t:x\r\n")
+}
+
+#[tokio::test]
+async fn no_row_is_reached_by_whom_is_disabled_or_expired() {
+    let ended =
+        [("a", "a@pbs", false, 0), ("b", "b@pbs", true, 1), ("c", "c@pbs!t", false, 0), ("d", "d@pbs!t", true, 1)];
+    let server = wired_with(|users| {
+        add(users, "fine", Some("/"), Some("/"));
+        for (name, auth, is_enabled, expire) in ended {
+            add(users, name, Some("/"), Some("/"));
+            users.set_validity(&auth.parse().unwrap(), is_enabled, EpochSecs(expire)).unwrap();
+        }
+    })
+    .await;
+    let path = "/api2/json/admin/datastore/main/status";
+    let answer = server.request("GET", path, &token_of("fine"), None).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "nothing else is in their way: {answer:.300}");
+    let store = server.dir().join("main");
+    let before = tree(&store);
+    for route in api::router().routes().filter(|route| !matches!(route.access, Access::Anybody)) {
+        for (name, auth, ..) in ended {
+            let answer = server.request(route.method.as_str(), &target(route, "json"), &token_of(name), None).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{route:?}, {auth}: {answer:.300}");
+            assert!(answer.contains("disabled or expired"), "{route:?}, {auth}: {answer:.300}");
+        }
+    }
+    assert_eq!(tree(&store), before);
 }
 
 const STRANGER: &str = "authorization: PBSAPIToken u@pbs!t:x\r\n";
@@ -412,19 +482,22 @@ async fn every_path_above_a_row_lists_what_lies_below() {
     }
 }
 
-/// What each row of [`OWN_RULES`] says is what a token without any privilege gets.
+/// What each row of [`OWN_RULES`] says is what a token without any privilege gets, and one that has them only by itself or only by
+/// its user.
 #[tokio::test]
 async fn rules_of_handlers_keep_a_stranger_out_as_they_say() {
-    let server = wired().await;
+    let server = wired_with(|users| {
+        add(users, "user-only", Some("/"), None);
+        add(users, "token-only", None, Some("/"));
+    })
+    .await;
     let store = server.dir().join("main");
     let before = tree(&store);
+    let callers = ["u", "user-only", "token-only"];
     // A machine without an id has none to tell.
     let has_id = std::path::Path::new("/etc/machine-id").exists();
     for (row, said) in OWN_RULES.iter().filter(|(row, _)| has_id || !row.ends_with("/identity")) {
         let route = api::router().routes().find(|route| format!("{route:?}") == *row).unwrap();
-        let answer = server.request(route.method.as_str(), &target(route, "json"), STRANGER, None).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let body = unchunked(head, body);
         let (status, words) = match said.split_once(' ').unwrap_or((said, "")) {
             ("400", words) => (400, words),
             ("403", _) => (403, ""),
@@ -432,12 +505,20 @@ async fn rules_of_handlers_keep_a_stranger_out_as_they_say() {
             _ if said.ends_with("else 403") => (403, ""),
             _ => (200, ""),
         };
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && body.contains(words), "{row}: {answer:.300}");
-        let data = || serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"].clone();
-        match *said {
-            "an empty list" => assert_eq!(data(), serde_json::json!([]), "{row}"),
-            "an empty object" => assert_eq!(data(), serde_json::json!({}), "{row}"),
-            _ => {}
+        for caller in callers {
+            let answer = server.request(route.method.as_str(), &target(route, "json"), &token_of(caller), None).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let body = unchunked(head, body);
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")) && body.contains(words),
+                "{row}, {caller}: {answer:.300}"
+            );
+            let data = || serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"].clone();
+            match *said {
+                "an empty list" => assert_eq!(data(), serde_json::json!([]), "{row}, {caller}"),
+                "an empty object" => assert_eq!(data(), serde_json::json!({}), "{row}, {caller}"),
+                _ => {}
+            }
         }
     }
     assert_eq!(tree(&store), before);

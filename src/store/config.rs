@@ -54,12 +54,17 @@ pub struct GcConfig {
     pub method: GcMethod,
     /// Bytes that its set of live chunks may take.
     pub memory_max: u64,
+    /// What was last used so many minutes before a run stays, whoever names it.
+    pub cutoff_minutes: u32,
 }
+
+/// [`GcConfig::cutoff_minutes`] unless it is set (spec 07 §1): a day, for `relatime` mounts, and five minutes for clocks.
+pub const GC_CUTOFF_MINUTES: u32 = 1445;
 
 impl Default for GcConfig {
     /// 256 MiB: 23 million chunks, some 90 TB of images, in one pass.
     fn default() -> Self {
-        Self { method: GcMethod::default(), memory_max: 256 << 20 }
+        Self { method: GcMethod::default(), memory_max: 256 << 20, cutoff_minutes: GC_CUTOFF_MINUTES }
     }
 }
 

@@ -28,7 +28,7 @@ use super::manifest_lock::ManifestLocks;
 use super::network_fs::is_network_fs;
 use super::operations::{ActiveOperations, MaintenanceMode, Operation, OperationGuard, Operations};
 use super::presence::CheckReport;
-use super::process_lock::{self, Exclusion, ProcessLock};
+use super::process_lock::{self, Exclusion, ProcessLock, Share};
 use super::reader::ReaderLease;
 use super::removal;
 use super::set_aside::{self, Doubt, Stored};
@@ -97,7 +97,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    fn open(disk: &Disk, config: DatastoreConfig, engine: Engine, clock: Clock) -> Result<Self> {
+    fn open(disk: &Disk, config: DatastoreConfig, engine: Engine, clock: Clock, clean_up: bool) -> Result<Self> {
         let layout = Layout::new(&config.path);
         let user = rustix::process::geteuid().as_raw();
         let owner = create::check_top(disk, &layout, config.owner, user, false)?;
@@ -106,7 +106,7 @@ impl Inner {
         let tree_is_remote = network_fs || is_network_fs(disk.fs_magic(layout.base()).map_err(opening)?);
         let base = disk.stat(layout.base()).map_err(opening)?;
         let chunks_elsewhere = base.dev != disk.stat(&layout.chunks()).map_err(opening)?.dev;
-        match temps::recover(disk, layout.base()).map_err(opening)? {
+        match if clean_up { temps::recover(disk, layout.base()).map_err(opening)? } else { 0 } {
             0 => {}
             count => tracing::info!(store = %config.name, count, "removed temporary files that a crash left behind"),
         }
@@ -201,9 +201,20 @@ impl Inner {
 
 impl Datastore {
     /// Makes a new datastore: the base directory (which may exist and be empty of a `.chunks`), `.chunks`, `.lock` and the 65,536
-    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root. What was made is removed again on an error.
+    /// chunk directories, in this order, with the modes of spec 01 §1.2. `owner` needs root. What was made is removed again on an error. A
+    /// creation that was cut off is completed, as long as there is nothing else in the directory.
     pub async fn create(path: &Path, owner: Option<(u32, u32)>, engine: &Engine) -> Result<()> {
-        create::create(path, owner, engine).await
+        create::create(path, owner, engine, || false).await
+    }
+
+    /// As [`Self::create`]; `is_stopped` is asked every thousand directories, and once it says so all goes again and the answer is `Closed`.
+    pub async fn create_unless(
+        path: &Path,
+        owner: Option<(u32, u32)>,
+        engine: &Engine,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<()> {
+        create::create(path, owner, engine, is_stopped).await
     }
 
     /// Checks every directory and mode of an existing datastore that is to be adopted, and names the first that is wrong together
@@ -215,9 +226,18 @@ impl Datastore {
     /// Opens a datastore, and removes the temporary files that a crashed run of this program left in it. Unfinished snapshots stay: they
     /// are shown as such, and prune removes them (spec 01 §5). Costs a few file operations, however large the datastore is.
     pub async fn open(config: DatastoreConfig, engine: Engine, clock: Clock) -> Result<Self> {
+        Self::open_with(config, engine, clock, true).await
+    }
+
+    /// As [`Self::open`], and leaves even temporary files of a crashed run as they are: for who only looks.
+    pub async fn open_to_look(config: DatastoreConfig, engine: Engine, clock: Clock) -> Result<Self> {
+        Self::open_with(config, engine, clock, false).await
+    }
+
+    async fn open_with(config: DatastoreConfig, engine: Engine, clock: Clock, clean_up: bool) -> Result<Self> {
         let context = format!("datastore '{}'", config.name);
         let own = engine.clone();
-        let inner = engine.run(move |disk| Inner::open(disk, config, own, clock)).await?;
+        let inner = engine.run(move |disk| Inner::open(disk, config, own, clock, clean_up)).await?;
         Ok(Self { inner: Arc::new(inner.map_err(|e| e.context(context))?) })
     }
 
@@ -546,6 +566,16 @@ impl Datastore {
     /// Keeps other processes from working on this datastore (garbage collection): backups of this process go on.
     pub async fn exclude_other_processes(&self) -> Result<Exclusion> {
         self.inner.process_lock.exclude(&self.inner.engine).await
+    }
+
+    /// Shares the process lock, as a backup does: other processes collect no garbage meanwhile. Nothing is written, so `None` where the
+    /// lock file is not there: no backup has been made yet. Busy if another process collects garbage.
+    pub async fn share_with_other_processes(&self) -> Result<Option<Share>> {
+        let there = self.inner.run(|disk, inner| Ok(disk.lstat(&inner.layout.lock_file()).is_ok())).await?;
+        if !there {
+            return Ok(None);
+        }
+        self.inner.process_lock.share(&self.inner.engine, self.inner.clock.now()).await.map(Some)
     }
 
     /// When the oldest backup that runs in this process began.

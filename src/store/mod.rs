@@ -64,7 +64,7 @@ pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
-pub use config::{CheckSwitches, DatastoreConfig, GcConfig, GcMethod, SyncLevel};
+pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GcConfig, GcMethod, SyncLevel};
 pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use destroy::LeftBehind;
@@ -77,7 +77,7 @@ pub use operations::{
     ActiveOperations, MAINTENANCE_MESSAGE_BYTES_MAX, MaintenanceKind, MaintenanceMode, Operation, OperationGuard,
 };
 pub use presence::{CheckReport, MissingReason};
-pub use process_lock::Exclusion;
+pub use process_lock::{Exclusion, Share};
 pub use reader::ReaderLease;
 pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};

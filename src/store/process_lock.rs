@@ -199,13 +199,13 @@ impl Hold {
 
 /// A share of the process lock.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     hold: Option<Hold>,
 }
 
 impl Share {
     /// Gives it back, and waits until other processes see that.
-    pub(super) async fn release(mut self) {
+    pub async fn release(mut self) {
         if let Some(hold) = self.hold.take() {
             hold.release().await;
         }

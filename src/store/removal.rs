@@ -55,17 +55,25 @@ pub(super) async fn remove_snapshot(
     snapshot: &Snapshot,
     emptied: Emptied,
 ) -> Result<()> {
-    let dir = store.layout.snapshot(ns, snapshot);
+    let (dir, manifest) = (store.layout.snapshot(ns, snapshot), store.layout.manifest(ns, snapshot));
+    let named = manifest.clone();
     let locked = store.run(move |disk, store| {
         let lock = DirLock::take(disk, store.layout.base(), &dir, LockMode::Exclusive)
             .map_err(|refusal| refusal.of_snapshot(&dir, "possibly running or in use"))?;
         if is_protected(disk, &dir)? {
             return Err(Error::invalid("cannot remove protected snapshot"));
         }
-        Ok(lock)
+        match disk.lstat(&named) {
+            // Perhaps a good snapshot whose manifest somebody keeps elsewhere: not ours to judge.
+            Ok(meta) if meta.kind == FileKind::Other => Err(Error::corrupt(format!(
+                "its manifest {named:?} is no regular file but, for instance, a symbolic link: put the file in its place, or remove \
+                 what is there"
+            ))),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("unable to stat", &named, e)),
+            _ => Ok(lock),
+        }
     });
     let lock = locked.await?;
-    let manifest = store.layout.manifest(ns, snapshot);
     // An unfinished snapshot has no manifest that anybody could change.
     let manifest_lock: Option<ManifestLock> = match store.manifest_locks.take(&store.engine, &manifest).await {
         Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::EISDIR)) => None,

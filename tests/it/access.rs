@@ -72,7 +72,7 @@ fn failures(daemon: &Daemon) -> Vec<(String, String)> {
 async fn a_ticket_lives_until_its_user_ends() {
     let daemon = Daemon::start();
     let admin = admin(&daemon);
-    let (tester, ticket) = login(&daemon, "tester@pbs", PASSWORD).await;
+    let (mut tester, mut ticket) = login(&daemon, "tester@pbs", PASSWORD).await;
     assert_eq!(get(&daemon, &tester, "version").await.status, 200);
     // Renewal: the ticket for a password.
     let (renewed, _) = login(&daemon, "tester@pbs", &ticket).await;
@@ -87,7 +87,8 @@ async fn a_ticket_lives_until_its_user_ends() {
     ask(&daemon, &forged, "PUT", path, body()).await.expect(401, "invalid csrf token - invalid signature.");
     assert_eq!(ask(&daemon, &tester, "PUT", path, body()).await.data(), Value::Null);
     assert_eq!(get(&daemon, &tester, path).await.data()["comment"], "mine");
-    // Disabled or past its end: ticket, password and tokens are void at once, and good again as soon as that is undone.
+    // Disabled or past its end: ticket, password and tokens are void at once, and good again as soon as that is undone; but for the tickets
+    // of one who was disabled.
     let bench = vec![("authorization", daemon.authorization())];
     for (ends, undone) in
         [(json!({"enable": false}), json!({"enable": true})), (json!({"expire": 1}), json!({"expire": 0}))]
@@ -99,11 +100,41 @@ async fn a_ticket_lives_until_its_user_ends() {
         for password in [PASSWORD, &ticket] {
             try_login(&daemon, "tester@pbs", password).await.expect(401, "permission check failed.");
         }
-        ask(&daemon, &admin, "PUT", path, undone).await.data();
+        ask(&daemon, &admin, "PUT", path, undone.clone()).await.data();
+        if undone == json!({"enable": true}) {
+            get(&daemon, &tester, "version").await.expect(401, "invalid ticket - invalid signature.");
+            (tester, ticket) = login(&daemon, "tester@pbs", PASSWORD).await;
+        }
         for who in [&tester, &bench] {
             assert_eq!(get(&daemon, who, "version").await.status, 200);
         }
     }
+}
+
+#[tokio::test]
+async fn a_ticket_does_not_outlive_its_password_nor_its_user() {
+    let daemon = Daemon::start();
+    let admin = admin(&daemon);
+    let void = "invalid ticket - invalid signature.";
+    let (found, ticket) = login(&daemon, "tester@pbs", PASSWORD).await;
+    assert_eq!(get(&daemon, &found, "version").await.status, 200);
+    let change = json!({"userid": "tester@pbs", "password": "another-one"});
+    ask(&daemon, &admin, "PUT", "access/password", change).await.data();
+    // Most likely in the same second: what counts is what came first, not what the clock says.
+    get(&daemon, &found, "version").await.expect(401, void);
+    try_login(&daemon, "tester@pbs", &ticket).await.expect(401, "permission check failed.");
+    let (own, _) = login(&daemon, "tester@pbs", "another-one").await;
+    assert_eq!(get(&daemon, &own, "version").await.status, 200);
+    // Another person of the same name.
+    ask(&daemon, &admin, "DELETE", "access/users/tester%40pbs", Value::Null).await.data();
+    get(&daemon, &own, "version").await.expect(401, void);
+    let again = json!({"userid": "tester@pbs", "password": "another-one"});
+    ask(&daemon, &admin, "POST", "access/users", again).await.data();
+    for old in [&found, &own] {
+        get(&daemon, old, "version").await.expect(401, void);
+    }
+    let (new, _) = login(&daemon, "tester@pbs", "another-one").await;
+    assert_eq!(get(&daemon, &new, "version").await.status, 200);
 }
 
 #[tokio::test]

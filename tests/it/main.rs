@@ -1,8 +1,11 @@
 //! Stories about the whole daemon, one module each, over the tools in `support`.
 #![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the daemon's back")]
 
+mod abort;
 mod access;
 mod adopt;
+mod bench;
+mod bench_run;
 mod connections;
 mod counts;
 mod crash;

@@ -95,8 +95,9 @@ fn arrows_point_down() {
 
 #[test]
 fn one_door_to_the_disk() {
-    // Files that are no part of a datastore: configuration, keys, certificates, task logs, and a client's own files.
-    let outside = ["main", "cli", "client", "http", "task", "systemd", "config"];
+    // Files that are no part of a datastore: configuration, keys, certificates, task logs, and a client's own files. The bench lays out and
+    // removes its own scratch data, and the rival that it measures against is `std::fs` by definition.
+    let outside = ["main", "cli", "client", "http", "task", "systemd", "config", "bench"];
     let mut faults = Vec::new();
     for (path, text) in sources() {
         let module = module_of(&path);

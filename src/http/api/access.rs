@@ -137,6 +137,8 @@ async fn ticket(context: RequestContext, params: Params) -> Result<Reply> {
         }
     }
     let password = params.text("password").unwrap_or_default();
+    // Before the password is checked: one that is set meanwhile ends the ticket.
+    let stamp = app.users.get().ticket_stamp(&user).to_owned();
     login::of_user(app, context.peer, &user, password).await.map_err(|error| match error.kind() {
         // What was wrong stands in the log only.
         crate::error::Kind::Unauthenticated => Error::unauthenticated("permission check failed."),
@@ -151,7 +153,7 @@ async fn ticket(context: RequestContext, params: Params) -> Result<Reply> {
     let now = app.clock.now();
     reply(json!({
         "username": user.as_str(),
-        "ticket": app.keys.tickets.issue_ticket(&user, now),
+        "ticket": app.keys.tickets.issue_ticket(&user, now, &stamp),
         "CSRFPreventionToken": app.keys.tickets.issue_csrf(&user, now),
     }))
 }

@@ -16,7 +16,7 @@ use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
 use crate::http::rights::demand;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::{Datastore, LeftBehind, MaintenanceKind, MaintenanceMode};
+use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
 use crate::types::{AuthId, DatastoreName, Namespace};
 
@@ -56,7 +56,7 @@ macro_rules! with_settings {
             ParamSpec::optional("gc-schedule", LINE, "When garbage collection runs, as a calendar event."),
             ParamSpec::optional("verify-new", ParamKind::Boolean, "Verify every backup when it has finished."),
             ParamSpec::optional("maintenance-mode", LINE, "[type=]read-only or offline, and message=TEXT."),
-            ParamSpec::optional("tuning", LINE, "sync-level=none, file or filesystem."),
+            ParamSpec::optional("tuning", LINE, "sync-level=none, file or filesystem, and gc-atime-cutoff=MINUTES, separated by commas; what is not named goes back to its default."),
             ParamSpec::optional("check-append", ParamKind::Boolean, "Check known chunks when a backup refers to them."),
             ParamSpec::optional("check-finish", ParamKind::Boolean, "Check them again when it finishes."),
             ParamSpec::optional("check-preflight", ParamKind::Boolean, "Check them while the previous index is read."),
@@ -79,13 +79,12 @@ macro_rules! with_settings {
     };
 }
 
-/// Parameter, and the key of the file that it sets.
+/// Parameter, and the key of the file that it sets; `tuning` sets several ([`TUNING`]).
 const KEYS: &[(&str, &str)] = &[
     ("comment", "comment"),
     ("gc-schedule", "gc-schedule"),
     ("verify-new", "verify-new"),
     ("maintenance-mode", "maintenance-mode"),
-    ("tuning", "sync-level"),
     ("check-append", "checks.append"),
     ("check-finish", "checks.finish"),
     ("check-preflight", "checks.preflight"),
@@ -97,6 +96,10 @@ const KEYS: &[(&str, &str)] = &[
     ("owner", "owner"),
     ("manifest-lock-dir", "manifest-lock-dir"),
 ];
+
+/// Least and most of `gc-atime-cutoff`, in minutes, as in the file.
+const GC_CUTOFF_MIN: i64 = 1;
+const GC_CUTOFF_MAX: i64 = 2880;
 
 const DELETABLE: ParamKind = ParamKind::Enum(&[
     "comment",
@@ -123,7 +126,7 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("gc-schedule", Shape::Text, "Calendar event."),
     Field::optional("verify-new", Shape::Boolean, ""),
     Field::optional("maintenance-mode", Shape::Text, "type=…,message=…"),
-    Field::optional("tuning", Shape::Text, "sync-level=…"),
+    Field::optional("tuning", Shape::Text, "sync-level=…,gc-atime-cutoff=…; only what is not at its default."),
     Field::optional("check-append", Shape::Boolean, "Only where it is switched off, as the next two."),
     Field::optional("check-finish", Shape::Boolean, ""),
     Field::optional("check-preflight", Shape::Boolean, ""),
@@ -215,7 +218,11 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("gc-schedule", section.gc_schedule.clone().map(Value::from));
     put("verify-new", section.verify_new.then_some(true.into()));
     put("maintenance-mode", section.maintenance.as_ref().map(|mode| mode.to_string().into()));
-    put("tuning", (section.sync_level != "filesystem").then(|| format!("sync-level={}", section.sync_level).into()));
+    let level = (section.sync_level != "filesystem").then(|| format!("sync-level={}", section.sync_level));
+    let cutoff = section.gc_atime_cutoff;
+    let cutoff = (cutoff != GC_CUTOFF_MINUTES).then(|| format!("gc-atime-cutoff={cutoff}"));
+    let tuning: Vec<String> = [level, cutoff].into_iter().flatten().collect();
+    put("tuning", (!tuning.is_empty()).then(|| tuning.join(",").into()));
     let (append, finish, preflight) = section.checks;
     for (key, on) in [("check-append", append), ("check-finish", finish), ("check-preflight", preflight)] {
         put(key, (!on).then_some(false.into()));
@@ -257,30 +264,48 @@ async fn show(context: RequestContext, params: Params) -> Result<Reply> {
 
 /// The value of a setting in the file, if the request has it.
 fn setting(params: &Params, name: &str) -> Result<Option<TomlValue>> {
-    if name == "tuning" {
-        return params.text(name).map(|text| sync_level_of(text).map(TomlValue::from)).transpose();
-    }
     let text = params.text(name).map(TomlValue::from);
     Ok(text.or_else(|| params.int(name).map(TomlValue::from)).or_else(|| params.bool(name).map(TomlValue::from)))
 }
 
-/// The one setting of the original's tuning options that there is here.
-fn sync_level_of(tuning: &str) -> Result<String> {
-    let wrong = |why: String| Err(ParamErrors::one("tuning", why).into());
-    let mut level = None;
-    for part in tuning.split(',').filter(|part| !part.is_empty()) {
-        match part.split_once('=') {
-            Some(("sync-level", word @ ("none" | "file" | "filesystem"))) => level = Some(word.to_owned()),
+/// Those of the original's tuning options that there are here, each a key of the file.
+const TUNING: [&str; 2] = ["sync-level", "gc-atime-cutoff"];
+
+/// Keys and values of tuning options.
+fn tuning(text: &str) -> Result<Vec<(&'static str, TomlValue)>> {
+    let wrong = |why: String| Error::from(ParamErrors::one("tuning", why));
+    let mut options: Vec<(&'static str, TomlValue)> = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let option = match part.split_once('=') {
+            Some(("sync-level", word @ ("none" | "file" | "filesystem"))) => ("sync-level", word.into()),
             Some(("sync-level", other)) => {
-                return wrong(format!("{other:.40?} is no sync level: none, file or filesystem expected"));
+                return Err(wrong(format!("{other:.40?} is no sync level: none, file or filesystem expected")));
             }
-            _ => return wrong(format!("{part:.80?} is not known here: sync-level=LEVEL expected")),
+            Some(("gc-atime-cutoff", minutes)) => match minutes.parse::<i64>() {
+                Ok(minutes @ GC_CUTOFF_MIN..=GC_CUTOFF_MAX) => ("gc-atime-cutoff", minutes.into()),
+                _ => {
+                    let limits = format!("{GC_CUTOFF_MIN} to {GC_CUTOFF_MAX} minutes expected");
+                    return Err(wrong(format!("gc-atime-cutoff {minutes:.40?}: {limits}")));
+                }
+            },
+            _ => return Err(wrong(format!("{part:.80?} is not known here: {} are", TUNING.join(" and ")))),
+        };
+        if options.iter().any(|(key, _)| *key == option.0) {
+            return Err(wrong(format!("{} is there twice", option.0)));
         }
+        options.push(option);
     }
-    level.map_or_else(|| wrong("sync-level=LEVEL expected".to_owned()), Ok)
+    if options.is_empty() { Err(wrong(format!("{} expected", TUNING.join(" or ")))) } else { Ok(options) }
 }
 
 fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<()> {
+    if let Some(text) = params.text("tuning") {
+        let options = tuning(text)?;
+        TUNING.iter().try_for_each(|key| draft.unset("datastore", name.as_str(), key))?;
+        for (key, value) in options {
+            draft.set("datastore", name.as_str(), key, value)?;
+        }
+    }
     for (param, key) in KEYS {
         if let Some(value) = setting(params, param)? {
             draft.set("datastore", name.as_str(), key, value)?;
@@ -303,6 +328,10 @@ async fn update(context: RequestContext, params: Params) -> Result<Reply> {
             return Err(no_such(&name));
         }
         for param in params.texts("delete") {
+            if param == "tuning" {
+                TUNING.iter().try_for_each(|key| draft.unset("datastore", name.as_str(), key))?;
+                continue;
+            }
             let key = KEYS.iter().find(|(known, _)| *known == param).map(|(_, key)| key);
             draft.unset("datastore", name.as_str(), key.unwrap_or(&param))?;
         }
@@ -395,10 +424,14 @@ async fn make(task: &Task, path: &Path, owner: Option<(u32, u32)>, reuse: bool) 
     let engine = Engine::start("create", &EngineConfig { choice: EngineChoice::Threads, ..EngineConfig::default() })?;
     if reuse {
         task.log(format!("checking the owners and modes of all directories of {path:?}"));
-        Datastore::verify_layout(path, owner, &engine).await
+        tokio::select! {
+            verified = Datastore::verify_layout(path, owner, &engine) => verified,
+            // It only looks.
+            () = task.aborted() => Err(Error::closed("task aborted")),
+        }
     } else {
         task.log(format!("making the datastore {path:?} with its 65536 directories"));
-        Datastore::create(path, owner, &engine).await
+        Datastore::create_unless(path, owner, &engine, || task.is_aborted()).await
     }
 }
 
@@ -504,12 +537,14 @@ mod tests {
     fn every_setting_has_its_key_and_can_be_deleted() {
         let put = ROUTES.iter().find(|route| route.method == Method::PUT).unwrap();
         let named: Vec<&str> = put.params.iter().map(|spec| spec.name).skip(3).collect();
-        let keys: Vec<&str> = KEYS.iter().map(|(param, _)| *param).collect();
+        let mut keys: Vec<&str> = KEYS.iter().map(|(param, _)| *param).collect();
+        // One parameter, several keys.
+        keys.insert(4, "tuning");
         assert_eq!(named, keys);
         let ParamKind::Enum(words) = DELETABLE else { panic!("words") };
         assert_eq!(words, keys);
         let section = crate::config::SECTIONS.iter().find(|section| section.name == "datastore").unwrap();
-        let mut of_file: Vec<&str> = KEYS.iter().map(|(_, key)| *key).chain(["name", "path"]).collect();
+        let mut of_file: Vec<&str> = KEYS.iter().map(|(_, key)| *key).chain(TUNING).chain(["name", "path"]).collect();
         let mut known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
         of_file.sort_unstable();
         known.sort_unstable();
@@ -517,10 +552,26 @@ mod tests {
     }
 
     #[test]
-    fn tuning_is_a_sync_level() {
-        assert_eq!(sync_level_of("sync-level=file").unwrap(), "file");
-        for bad in ["", "sync-level=never", "chunk-order=inode", "sync-level", "sync-level=file,x=1"] {
-            assert!(sync_level_of(bad).is_err(), "{bad}");
+    fn tuning_options_are_keys_of_the_file() {
+        let read = |text| {
+            let options = tuning(text).map_err(|e| e.to_string())?;
+            Ok(options.into_iter().map(|(key, value)| format!("{key}{value}")).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(read("sync-level=file"), Ok::<_, String>("sync-level\"file\"".to_owned()));
+        assert_eq!(read("gc-atime-cutoff=60,sync-level=none").unwrap(), "gc-atime-cutoff60 sync-level\"none\"");
+        for bad in [
+            "",
+            ",",
+            "sync-level=never",
+            "chunk-order=inode",
+            "sync-level",
+            "sync-level=file,x=1",
+            "gc-atime-cutoff=0",
+            "gc-atime-cutoff=2881",
+            "gc-atime-cutoff=soon",
+            "gc-atime-cutoff=5,gc-atime-cutoff=5",
+        ] {
+            assert!(read(bad).unwrap_err().contains("'tuning'"), "{bad}: {:?}", read(bad));
         }
     }
 
@@ -532,11 +583,11 @@ mod tests {
         };
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
-                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-atime-cutoff = 5\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
-            "maintenance-mode": "type=offline", "tuning": "sync-level=file", "check-append": false, "check-finish": false,
+            "maintenance-mode": "type=offline", "tuning": "sync-level=file,gc-atime-cutoff=5", "check-append": false, "check-finish": false,
             "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);

@@ -97,14 +97,14 @@ pub async fn run(
 }
 
 async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Result<GcReport> {
-    let GcConfig { method, memory_max } = store.config().gc;
+    let GcConfig { method, memory_max, cutoff_minutes } = store.config().gc;
     task.log(format!("starting garbage collection on store {}", store.name()));
     if method == Method::AccessTime {
         task.log("checking that the file system keeps access times");
         collection.check_access_times().await?;
     }
     let phase1_start = store.clock().now();
-    let cutoff = Cutoff::new(phase1_start, store.oldest_writer());
+    let cutoff = Cutoff::new(phase1_start, store.oldest_writer(), i64::from(cutoff_minutes) * 60);
     let rule = Rule { cutoff, method, sample: Arc::new(AtomicUsize::new(SIZE_SAMPLE_CHUNKS)) };
     let (mut marked, mut swept, mut progress) = (Marked::default(), Swept::default(), Progress::default());
     let (mut next, mut width) = (0, DIRS);

@@ -271,3 +271,37 @@ async fn the_last_snapshots_take_their_group_along() {
     assert_eq!(error.to_string(), "ENOENT: No such file or directory");
     task.end(Ok(())).await;
 }
+
+/// Somebody keeps a manifest elsewhere, or plays a trick: it may be a good snapshot, so it is not for prune to remove it.
+#[tokio::test]
+async fn a_manifest_that_is_a_link_is_told_and_keeps_nothing_else_from_going() {
+    let ground = Ground::new();
+    let elsewhere = ground.dir.path().join("elsewhere");
+    std::fs::write(&elsewhere, "somebody's").unwrap();
+    let odd = ground.base().join("host/a").join(TIMES[1]);
+    std::fs::remove_file(odd.join(FILES[0])).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, odd.join(FILES[0])).unwrap();
+    let store = ground.open(Disk::real()).await;
+    let task = ground.task().await;
+    let upid = task.upid().clone();
+    let report = prune(&store, last(1), &task).await.unwrap();
+    assert_eq!(report, Report { groups: 2, kept: 2, removed: 5, spared: 0, faults: 1 });
+    task.end(report.result()).await;
+    let log = ground.log(&upid);
+    let told = format!("WARN: host/a/{} is not removed: ", TIMES[1]);
+    assert!(
+        log.iter().any(|line| line.starts_with(&told) && line.contains("a symbolic link: put the file in its place")),
+        "{log:#?}"
+    );
+    assert_eq!(log.last().unwrap(), "TASK ERROR: pruning failed in one place, see the log");
+    let left: Vec<String> = ground.left().into_keys().collect();
+    assert_eq!(left, [format!("host/a/{}", TIMES[1]), format!("host/a/{}", TIMES[3]), format!("vm/7/{}", TIMES[3])]);
+    assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "somebody's");
+    assert_eq!(ground.left()[&left[0]].len(), 3, "all of it stays");
+    // The way out that the message names.
+    std::fs::remove_file(odd.join(FILES[0])).unwrap();
+    let task = ground.task().await;
+    let report = prune(&store, last(1), &task).await.unwrap();
+    assert_eq!((report.removed, report.faults, ground.left().len()), (1, 0, 2));
+    task.end(Ok(())).await;
+}

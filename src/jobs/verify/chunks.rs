@@ -130,9 +130,17 @@ impl<'a> Bench<'a> {
             let mut batch = self.compute.run(move || sorted(batch)).await?;
             tally.add(&tally.done, (named - batch.len()) as u64);
             batch.retain(|claim| {
-                let is_bad = self.seen.is_bad(&claim.digest);
-                if is_bad {
+                let is_bad = if self.seen.is_bad(&claim.digest) {
                     self.task.log(format!("chunk {} was marked as corrupt", claim.digest));
+                    true
+                } else if self.seen.is_verified(&opposite(claim)) {
+                    // It was read for another archive, and will be no other now.
+                    self.task.log(Mismatch::CryptMode { is_sound: true }.describe(claim));
+                    true
+                } else {
+                    false
+                };
+                if is_bad {
                     tally.add(&tally.errors, 1);
                     tally.add(&tally.done, 1);
                 }
@@ -239,11 +247,19 @@ impl<'a> Bench<'a> {
         match mismatch {
             None => self.seen.add_verified(claim),
             Some(mismatch) => {
+                if mismatch == (Mismatch::CryptMode { is_sound: true }) {
+                    self.seen.add_verified(&opposite(claim));
+                }
                 task.log(mismatch.describe(claim));
                 tally.add(&tally.errors, 1);
             }
         }
     }
+}
+
+/// The same chunk in the other crypt mode. It cannot be in both.
+fn opposite(claim: &Claim) -> Claim {
+    Claim { encrypted: !claim.encrypted, ..*claim }
 }
 
 fn cut_off(e: tokio::task::JoinError) -> Error {

@@ -32,7 +32,10 @@ pub enum Bad {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
     /// Encrypted though the manifest says otherwise, or the reverse.
-    CryptMode,
+    CryptMode {
+        /// Whether it is right but for that, as far as can be checked.
+        is_sound: bool,
+    },
     /// The right content, and its length is another one than that of its place in the index.
     Length {
         /// Of the chunk.
@@ -64,7 +67,9 @@ pub fn judge(stored: &Stored, claim: &Claim) -> Judged {
     let loaded_bytes = encoded.len() as u64;
     let sound = |mismatch| Judged { loaded_bytes, verdict: Ok(mismatch) };
     if kind.is_encrypted() != claim.encrypted {
-        return sound(Some(Mismatch::CryptMode));
+        let opposite = Claim { encrypted: !claim.encrypted, ..*claim };
+        let is_sound = judge(stored, &opposite).verdict == Ok(None);
+        return sound(Some(Mismatch::CryptMode { is_sound }));
     }
     if kind.is_encrypted() {
         return sound(None);
@@ -111,7 +116,7 @@ impl Mismatch {
         let mode = |encrypted: bool| if encrypted { "Encrypt" } else { "None" };
         let digest = claim.digest;
         match self {
-            Self::CryptMode => format!(
+            Self::CryptMode { .. } => format!(
                 "chunk CryptMode {} does not match index CryptMode {} - chunk {digest}",
                 mode(!claim.encrypted),
                 mode(claim.encrypted)
@@ -170,8 +175,10 @@ mod tests {
         assert_eq!(is(raw.clone(), &here), sound);
         assert_eq!(is(zstd.clone(), &here), sound);
         assert_eq!(is(zstd.clone(), &claim(53, false)), Ok(Some(Mismatch::Length { plain_bytes: 54 })));
-        assert_eq!(is(zstd.clone(), &claim(54, true)), Ok(Some(Mismatch::CryptMode)));
-        assert_eq!(is(encrypted.clone(), &here), Ok(Some(Mismatch::CryptMode)));
+        assert_eq!(is(zstd.clone(), &claim(54, true)), Ok(Some(Mismatch::CryptMode { is_sound: true })));
+        assert_eq!(is(encrypted.clone(), &here), Ok(Some(Mismatch::CryptMode { is_sound: true })));
+        // And wrong beside.
+        assert_eq!(is(zstd.clone(), &claim(53, true)), Ok(Some(Mismatch::CryptMode { is_sound: false })));
         assert_eq!(is(encrypted.clone(), &claim(1, true)), sound, "nothing but the CRC can be seen");
         assert_eq!(is(encode(b"other", Compression::None), &here), Err(Bad::WrongDigest));
         for (stored, why) in [

@@ -4,13 +4,17 @@ mod checks;
 mod life;
 mod restore;
 
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, EpochSecs};
@@ -28,6 +32,12 @@ const T0: i64 = 1_717_597_418;
 
 /// Nothing in these tests takes this long unless it hangs.
 const TEST_MAX: Duration = Duration::from_secs(30);
+
+/// What a reader's client takes unread; far less than a body can have, so that one can be on its way.
+const WINDOW_BYTES: u32 = 1 << 16;
+
+/// What is on its way in a reader's pipe.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// A datastore without its 65,536 chunk directories (they are made as chunks come), and what sessions need beside it.
 struct World {
@@ -108,6 +118,11 @@ impl World {
     }
 
     async fn reader(&self, snapshot: &Snapshot) -> Running {
+        self.reader_of(snapshot, false).await
+    }
+
+    /// The session of a client that will go without a TLS end, if it is rude.
+    async fn reader_of(&self, snapshot: &Snapshot, is_rude: bool) -> Running {
         let lease = self.store.begin_reader(&Namespace::root(), snapshot).await.unwrap();
         let task = self.tasks.start("reader", Some("store1:x".into()), &auth()).await.unwrap();
         let upid = task.upid().clone();
@@ -121,9 +136,11 @@ impl World {
             counted: self.metrics.begin_session(SessionKind::Reader),
             guard: self.lifecycle.enter().unwrap(),
         };
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let session = tokio::spawn(reader::run(parts, Ok(TokioIo::new(theirs)), self.lifecycle.clone()));
-        Running { client: Client::connect(ours).await, session, upid, snapshot: snapshot.clone() }
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let stream = Rude { stream: theirs, is_rude };
+        let session = tokio::spawn(reader::run(parts, Ok(TokioIo::new(stream)), self.lifecycle.clone()));
+        let client = Client::connect_with(ours, WINDOW_BYTES).await;
+        Running { client, session, upid, snapshot: snapshot.clone() }
     }
 
     /// The messages of a task's log.
@@ -156,6 +173,39 @@ fn auth() -> AuthId {
 
 fn snapshot(group: &str, hours: i64) -> Snapshot {
     Snapshot::new(group.parse().unwrap(), EpochSecs(T0 + 3600 * hours)).unwrap()
+}
+
+/// The server's end of a pipe that reports its end as TLS does if the other side did not announce it.
+struct Rude {
+    stream: tokio::io::DuplexStream,
+    is_rude: bool,
+}
+
+impl AsyncRead for Rude {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let had = buf.filled().len();
+        let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        match read {
+            Ok(()) if self.is_rude && buf.filled().len() == had => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection")))
+            }
+            read => Poll::Ready(read),
+        }
+    }
+}
+
+impl AsyncWrite for Rude {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// A session with its client.
@@ -194,8 +244,13 @@ struct Client {
 
 impl Client {
     async fn connect(stream: tokio::io::DuplexStream) -> Self {
+        Self::connect_with(stream, 1 << 30).await
+    }
+
+    /// A client that takes so many bytes before somebody has read them.
+    async fn connect_with(stream: tokio::io::DuplexStream, window: u32) -> Self {
         let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30).max_frame_size(4 << 20);
+        builder.initial_window_size(window).initial_connection_window_size(window).max_frame_size(4 << 20);
         let (sender, connection) = builder.handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.await) });
         Self { sender: Sender(sender), connection }

@@ -48,3 +48,54 @@ async fn files_and_the_chunks_of_downloaded_indexes_and_no_others() {
     assert_eq!(world.log(&upid).await.last().unwrap(), "TASK OK");
     world.store.remove_snapshot(&root, &backup).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_has_all_it_asked_for_ends_well_however_the_client_goes() {
+    let world = World::new().await;
+    let backup = full_backup(&world, "host/a", 0, &[1]).await;
+    for is_rude in [false, true] {
+        for asked in ["nothing", "an index and its chunk", "what is not there", "what is refused"] {
+            let session = world.reader_of(&backup, is_rude).await;
+            let client = &session.client;
+            match asked {
+                "nothing" => {}
+                "what is not there" => assert_eq!(client.ask("GET", "/download?file-name=nosuch.blob").await.0, 404),
+                "what is refused" => {
+                    assert_eq!(client.ask("GET", &format!("/chunk?digest={}", Digest::of(&plain(7)))).await.0, 401)
+                }
+                _ => {
+                    assert_eq!(client.call("GET", &format!("/download?file-name={ARCHIVE}"), b"").await.0, 200);
+                    let target = format!("/chunk?digest={}", Digest::of(&plain(1)));
+                    assert_eq!(client.call("GET", &target, b"").await.0, 200);
+                }
+            }
+            let (upid, _) = session.vanish().await;
+            let log = world.log(&upid).await;
+            let end = ["reader finished successfully", "TASK OK"];
+            assert_eq!(log[log.len() - 2..], end, "{asked}, rude {is_rude}: {log:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_breaks_off_in_a_download_fails() {
+    let world = World::new().await;
+    let backup = full_backup(&world, "host/a", 0, &[1]).await;
+    let session = world.reader_of(&backup, true).await;
+    // More than the pipe takes, and nobody reads it.
+    let sender = session.client.sender.clone();
+    let request = http::Request::get("https://localhost:8007/speedtest").body(()).unwrap();
+    let (response, _) = sender.0.ready().await.unwrap().send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    assert!(!body.data().await.unwrap().unwrap().is_empty());
+    session.client.connection.abort();
+    let (upid, _) = session.over().await;
+    let log = world.log(&upid).await;
+    assert_eq!(log[log.len() - 2], "reader failed", "{log:#?}");
+    assert!(log.last().unwrap().starts_with("TASK ERROR: "), "{log:#?}");
+    drop(body);
+    // It is free for whoever comes next.
+    world.store.remove_snapshot(&Namespace::root(), &backup).await.unwrap();
+}

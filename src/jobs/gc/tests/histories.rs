@@ -186,7 +186,7 @@ impl Model {
 
     /// What a collection at this moment leaves of `before`: what is needed, and what is too young.
     fn left(&self, scene: &Scene, before: &BTreeSet<u8>) -> BTreeSet<u8> {
-        let cutoff = Cutoff::new(scene.clock.now(), scene.store.oldest_writer());
+        let cutoff = Cutoff::new(scene.clock.now(), scene.store.oldest_writer(), 1445 * 60);
         let (needed, named) = (self.needed(), self.named());
         let stays = |n: &u8| {
             needed.contains(n) || named.contains(n) || self.accessed.get(n).is_none_or(|at| *at >= cutoff.min_atime.0)
