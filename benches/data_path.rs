@@ -88,7 +88,9 @@ fn main() {
     let chunks = mib * (1 << 20) / CHUNK;
     let folder = support::folder();
     println!("ms of processor time per GiB of the image: median (least–most) of {ROUNDS}\n");
-    println!("| content | receive and decrypt | decode | hash | write | sum of the steps | the daemon | steps / daemon |");
+    println!(
+        "| content | receive and decrypt | decode | hash | write | sum of the steps | the daemon | steps / daemon |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let store = folder.path().join("store");
     make_store(&store);
@@ -99,7 +101,9 @@ fn main() {
         upload(folder.path(), &store, content, chunks);
     }
     println!("\nms of processor time and MB/s of chunk data, chunks in the cache\n");
-    println!("| in flight | steps alone, CPU | the daemon, CPU | steps / daemon | bare server, MB/s | the daemon, MB/s | ratio |");
+    println!(
+        "| in flight | steps alone, CPU | the daemon, CPU | steps / daemon | bare server, MB/s | the daemon, MB/s | ratio |"
+    );
     println!("|---|---|---|---|---|---|---|");
     restore(folder.path(), &store, chunks.min(256));
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::job::Job;
 use crate::engine::{LockMode, try_flock};
 use crate::error::{Error, IoContext, Result};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 
 /// What the directory's name ends in.
 const EXTENSION: &str = "ringvault-bench";
@@ -39,8 +39,30 @@ pub struct Scratch {
     keep: bool,
     /// Open and locked as long as this lives.
     stamp: File,
-    /// What is there by now.
-    laid_out: Mutex<Option<String>>,
+    laid_out: Mutex<LaidOut>,
+    /// Whoever changes it has ended.
+    settled: Condvar,
+}
+
+/// What is there by now.
+#[derive(Debug, Default)]
+struct LaidOut {
+    stamp: Option<String>,
+    /// A job is at it; others wait.
+    changing: bool,
+}
+
+/// The right to change what is there, without a lock held meanwhile. Dropped, it says that nothing is complete.
+struct Change<'a> {
+    scratch: &'a Scratch,
+    stamp: Option<String>,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        *self.scratch.laid_out.lock() = LaidOut { stamp: self.stamp.take(), changing: false };
+        self.scratch.settled.notify_all();
+    }
 }
 
 impl Scratch {
@@ -70,9 +92,11 @@ impl Scratch {
         })?;
         let mut text = String::new();
         (&mut stamp).take(STAMP_BYTES_MAX).read_to_string(&mut text).io_context(context)?;
-        let laid_out = (!text.is_empty()).then_some(text);
-        let scratch = Self { path, keep: job.keep, stamp, laid_out: Mutex::new(laid_out) };
-        if scratch.laid_out.lock().is_none() {
+        let found = (!text.is_empty()).then_some(text);
+        let is_complete = found.is_some();
+        let laid_out = Mutex::new(LaidOut { stamp: found, changing: false });
+        let scratch = Self { path, keep: job.keep, stamp, laid_out, settled: Condvar::new() };
+        if !is_complete {
             // What a run left behind that was killed.
             scratch.clear()?;
         }
@@ -93,33 +117,40 @@ impl Scratch {
     ///
     /// Errors: those of `work`; `Invalid` if a job beside this one needs something else under the same name.
     pub fn lay_out(self: &Arc<Self>, stamp: &str, work: impl FnOnce() -> Result<()>) -> Result<bool> {
-        let mut laid_out = self.laid_out.lock();
-        if laid_out.as_deref() == Some(stamp) {
-            return Ok(true);
-        }
-        // The runner has one share, and this job another.
-        if laid_out.is_some() && Arc::strong_count(self) > 2 {
-            return Err(Error::invalid(format!(
-                "two jobs that run at the same time need different data in {:?}: give one of them another name or filename",
-                self.path
-            )));
-        }
-        self.forget(&mut laid_out)?;
+        let mut change = {
+            let mut laid_out = self.laid_out.lock();
+            while laid_out.changing {
+                laid_out = self.settled.wait(laid_out);
+            }
+            if laid_out.stamp.as_deref() == Some(stamp) {
+                return Ok(true);
+            }
+            // The runner has one share, and this job another.
+            if laid_out.stamp.is_some() && Arc::strong_count(self) > 2 {
+                return Err(Error::invalid(format!(
+                    "two jobs that run at the same time need different data in {:?}: give one of them another name or filename",
+                    self.path
+                )));
+            }
+            laid_out.changing = true;
+            Change { scratch: self, stamp: None }
+        };
+        self.forget()?;
         self.clear()?;
         work()?;
         let mut file = &self.stamp;
         file.write_all(stamp.as_bytes()).io_context(|| format!("cannot write to {:?}", self.path))?;
-        *laid_out = Some(stamp.to_owned());
+        change.stamp = Some(stamp.to_owned());
         Ok(false)
     }
 
     /// Says that what is there changes from now on, so that no later run takes it for what was laid out.
     pub fn spoil(&self) -> Result<()> {
-        self.forget(&mut self.laid_out.lock())
+        self.laid_out.lock().stamp = None;
+        self.forget()
     }
 
-    fn forget(&self, laid_out: &mut Option<String>) -> Result<()> {
-        *laid_out = None;
+    fn forget(&self) -> Result<()> {
         let mut file = &self.stamp;
         let emptied = file.set_len(0).and_then(|()| file.rewind());
         emptied.io_context(|| format!("cannot write to {:?}", self.path))
@@ -140,7 +171,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.keep && self.laid_out.lock().is_some() {
+        if self.keep && self.laid_out.lock().stamp.is_some() {
             return;
         }
         let removed = self

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps};
 
+use super::buffers::{Buffer, BufferPool};
 use super::counters::{DiskCounts, LiveCounts};
 use super::dir::meta_of as meta_of_stat;
-use super::buffers::{Buffer, BufferPool};
 use super::fault::Fault;
 use crate::clock::EpochSecs;
 use crate::sync::note_disk_work;

@@ -18,12 +18,7 @@ thread_local! {
 /// is in use, and so is an encrypted blob. As [`decode`](super::blob::decode), without a buffer of its own.
 ///
 /// `look` must not itself look into a blob.
-pub fn with_plain<T>(
-    encoded: &[u8],
-    plain_bytes_max: u64,
-    crc: CrcPolicy,
-    look: impl FnOnce(&[u8]) -> T,
-) -> Result<T> {
+pub fn with_plain<T>(encoded: &[u8], plain_bytes_max: u64, crc: CrcPolicy, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
     let kind = match crc {
         CrcPolicy::Check => check_crc(encoded)?,
         CrcPolicy::Ignore => BlobHeader::parse(encoded)?.kind,
