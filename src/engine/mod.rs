@@ -20,7 +20,6 @@ mod disk;
 mod driver;
 mod fault;
 mod handle;
-mod names;
 mod plain;
 mod pool;
 mod probe;
@@ -42,6 +41,5 @@ pub use disk::{
 };
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};
-pub use names::NameBuffer;
 pub use pool::ComputePool;
 pub use stat::{Class, EngineChoice, EngineConfig, FileStat, StatBatch, StatName, StatReply, StatResult};

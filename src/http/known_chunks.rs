@@ -34,7 +34,7 @@ use crate::protocol::backup::{Session, Source, append_stat_failed, finish_stat_f
 use crate::protocol::passes::{PASS_DIGESTS_MAX, Pass};
 use crate::protocol::writers::AppendPlan;
 use crate::store::{
-    BackupLease, CheckReport, CheckSwitches, Datastore, Freshness, PresenceProof, IndexReader, MissingReason, Stay, Taken, TakenWatch,
+    BackupLease, CheckReport, Datastore, Freshness, IndexReader, MissingReason, Stay, Taken, TakenWatch,
 };
 use crate::sync::Mutex;
 use crate::task::Task;
@@ -213,28 +213,19 @@ impl KnownChunks {
         }
         let entries: u64 = indexes.iter().map(IndexReader::count).sum();
         let progress = Progress { entries, ..Progress::default() };
-        // What a job has taken out of the store is few, and in doubt.
-        let proof = if only.is_some() { PresenceProof::Inode } else { self.proof() };
         let work = async {
             let mut pass = Some(Pass::first(digests_max));
             while let Some(now) = pass {
                 let (digests, next) = self.collect(&indexes, now, only, &progress).await.map_err(failed)?;
-                self.check_sorted(&digests, proof, &progress).await?;
+                self.check_sorted(&digests, &progress).await?;
                 pass = next;
             }
             Ok(())
         };
         let result = told_regularly(work, || self.task.log(format!("finish check: {progress}"))).await;
         if result.is_ok() {
-            let by_name = match progress.by_name.load(Ordering::Relaxed) {
-                0 => String::new(),
-                by_name => {
-                    let directories = progress.directories.load(Ordering::Relaxed);
-                    format!(", {by_name} of them by name in {directories} directories")
-                }
-            };
             self.task.log(format!(
-                "finish check: {} chunks of {} indexes are there{by_name} ({}, engine {})",
+                "finish check: {} chunks of {} indexes are there ({}, engine {})",
                 progress.asked.load(Ordering::Relaxed),
                 indexes.len(),
                 shown(started.elapsed()),
@@ -269,14 +260,7 @@ impl KnownChunks {
         self.compute.run(move || pass.end()).await
     }
 
-    /// Whether names of files will do at finish: where each chunk's length has been seen before, by the check of its append or by the
-    /// sweep of the index that brought it along.
-    fn proof(&self) -> PresenceProof {
-        let CheckSwitches { append, preflight, .. } = self.store.config().checks;
-        if append && preflight { PresenceProof::Name } else { PresenceProof::Inode }
-    }
-
-    async fn check_sorted(&self, digests: &[Digest], proof: PresenceProof, progress: &Progress) -> Result<()> {
+    async fn check_sorted(&self, digests: &[Digest], progress: &Progress) -> Result<()> {
         let before = progress.asked.load(Ordering::Relaxed);
         progress.to_ask.store(before + count(digests.len()), Ordering::Relaxed);
         let batches = self.store.metrics().check_batches.at(CheckPlace::Finish);
@@ -285,12 +269,10 @@ impl KnownChunks {
             progress.asked.store(before + count(asked), Ordering::Relaxed);
             batches.observe(std::mem::replace(&mut batch_started, Instant::now()).elapsed());
         };
-        let checked = self.store.sweep_chunks(digests, proof, tell).await;
+        let checked = self.store.check_chunks_with(digests, Class::Sweep, Freshness::Server, tell).await;
         self.count_checks(CheckPlace::Finish, digests.len(), checked.as_ref().ok());
         let report = checked.map_err(|e| e.context("stat registered chunks failed"))?;
         progress.asked.store(before + count(digests.len()), Ordering::Relaxed);
-        progress.by_name.fetch_add(count(report.by_name), Ordering::Relaxed);
-        progress.directories.fetch_add(report.directories_read, Ordering::Relaxed);
         match Fault::of(&report, |_| None) {
             None => Ok(()),
             Some(fault) => {

@@ -33,7 +33,7 @@ pub(super) struct Checker {
     /// `.chunks` as it was when the datastore was opened.
     chunks_dir: Arc<OwnedFd>,
     chunks_meta: FileMeta,
-    pub(super) network_fs: bool,
+    network_fs: bool,
 }
 
 impl Checker {
@@ -75,27 +75,15 @@ impl Checker {
                 self.ask(engine, batch, class, true, &mut report).await?;
             }
         }
-        self.settle(engine, chunks, &mut report).await?;
-        report.elapsed = started.elapsed();
-        Ok(report)
-    }
-
-    /// Before anything is called missing: is the store itself in its place? What is missing becomes suspect.
-    pub(super) async fn settle(
-        self: &Arc<Self>,
-        engine: &Engine,
-        chunks: &ChunkStore,
-        report: &mut CheckReport,
-    ) -> Result<()> {
         if !report.missing.is_empty() {
             self.confirm_place(engine).await?;
             chunks.suspects.mark(report.missing.iter().map(|(digest, _)| *digest));
         }
-        Ok(())
+        report.elapsed = started.elapsed();
+        Ok(report)
     }
 
-    /// Asks for one batch.
-    pub(super) async fn ask(
+    async fn ask(
         &self,
         engine: &Engine,
         digests: &[Digest],

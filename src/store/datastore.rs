@@ -11,7 +11,6 @@ use super::attributes::owner_of;
 use super::backup::BackupLease;
 use super::begin::Begin;
 use super::check::{Checker, Freshness};
-use super::sweep::PresenceProof;
 use super::chunk_store::{ChunkStore, Inserted};
 use super::claims::Claims;
 use super::config::DatastoreConfig;
@@ -477,19 +476,6 @@ impl Datastore {
     ) -> Result<CheckReport> {
         let Inner { checker, chunks, engine, .. } = &*self.inner;
         checker.check(engine, chunks, digests, class, freshness, progress).await
-    }
-
-    /// Whether very many chunks are there: `digests` sorted, each once. As [`Self::check_chunks_with`] as a sweep that asks the server, but
-    /// where `proof` permits it and enough chunks of a directory are wanted, the directory is read instead of their inodes; unless an engine
-    /// is forced. `progress` hears now and then how many were asked so far.
-    pub async fn sweep_chunks(
-        &self,
-        digests: &[Digest],
-        proof: PresenceProof,
-        progress: impl FnMut(usize) + Send,
-    ) -> Result<CheckReport> {
-        let Inner { checker, chunks, engine, .. } = &*self.inner;
-        checker.sweep(engine, chunks, digests, proof, progress).await
     }
 
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.

@@ -70,12 +70,8 @@ pub struct CheckReport {
     pub missing: Vec<(Digest, MissingReason)>,
     /// Could not be checked, in the order asked; the kernel's error number.
     pub unchecked: Vec<(Digest, Errno)>,
-    /// How many were asked for, in whatever way.
+    /// How many were asked.
     pub checked: usize,
-    /// Of these: found among the names of their directory, so that nothing is said about their length.
-    pub by_name: usize,
-    /// Directories that were read for them.
-    pub directories_read: u64,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -13,7 +13,7 @@ use crate::bench::turn::Turn;
 use crate::engine::{Class, Engine};
 use crate::error::{Error, Result};
 use crate::store::layout::Layout;
-use crate::store::{CHECK_BATCH_MAX, CheckReport, Freshness, PresenceProof};
+use crate::store::{CHECK_BATCH_MAX, CheckReport, Freshness};
 use crate::types::Digest;
 
 /// Chunks that are there, and who asks for them.
@@ -95,15 +95,7 @@ impl Known {
             turn.pace((asked - done) as u64, 0);
             (done, begun) = (asked, Instant::now());
         };
-        let store = &self.opened.store;
-        let sweep = async {
-            // As a session does: it sorts, and then directories may be read.
-            if turn.job.sorted {
-                store.sweep_chunks(&self.digests, PresenceProof::Name, tell).await
-            } else {
-                store.check_chunks_with(&self.digests, Class::Sweep, Freshness::Server, tell).await
-            }
-        };
+        let sweep = self.opened.store.check_chunks_with(&self.digests, Class::Sweep, Freshness::Server, tell);
         let report = self.opened.runtime.block_on(async {
             tokio::select! {
                 report = sweep => report.map(Some),

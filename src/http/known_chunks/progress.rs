@@ -18,10 +18,6 @@ pub(super) struct Progress {
     pub(super) passes: AtomicU64,
     /// Entries read, in this pass.
     pub(super) read: AtomicU64,
-    /// Of the chunks asked for: found among the names of their directories.
-    pub(super) by_name: AtomicU64,
-    /// Directories read for that.
-    pub(super) directories: AtomicU64,
     /// Chunks asked for.
     pub(super) asked: AtomicU64,
     /// Chunks asked for once this pass is through; 0 while that is not known.
