@@ -19,6 +19,7 @@ mod disk;
 mod driver;
 mod fault;
 mod handle;
+mod names;
 mod plain;
 mod pool;
 mod probe;
@@ -39,5 +40,6 @@ pub use disk::{
 };
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};
+pub use names::NamesBuffer;
 pub use pool::ComputePool;
 pub use stat::{Class, EngineChoice, EngineConfig, FileStat, StatBatch, StatName, StatReply, StatResult};

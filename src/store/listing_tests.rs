@@ -76,6 +76,7 @@ fn since(now: DiskCounts, before: DiskCounts) -> DiskCounts {
     DiskCounts {
         opened: now.opened - before.opened,
         directories_read: now.directories_read - before.directories_read,
+        names_read: now.names_read - before.names_read,
         stats: now.stats - before.stats,
         others: now.others - before.others,
     }
@@ -97,7 +98,7 @@ async fn a_second_listing_asks_two_questions_a_snapshot_and_opens_nothing_of_it(
     let all = GROUPS * EACH;
     // Of every listing: the place of the datastore, the namespace, three directories of types, and of each group the directory and
     // the owner, which is read.
-    let around = DiskCounts { opened: 2 * GROUPS, directories_read: 3 + GROUPS, stats: 3 + GROUPS, others: GROUPS };
+    let around = DiskCounts { opened: 2 * GROUPS, directories_read: 3 + GROUPS, names_read: 0, stats: 3 + GROUPS, others: GROUPS };
     for (round, want, counters) in [
         (
             "unknown",
