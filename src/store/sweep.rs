@@ -90,12 +90,11 @@ fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, digests: &[Digest]) -> Listed {
         let each = |name: &[u8], kind| {
             listed.seen.names += 1;
             if kind != Some(FileKind::File) {
-                return;
+                return false;
             }
             let digest = std::str::from_utf8(name).ok().filter(|name| name.len() == 64).and_then(chunk_of_name);
-            if let Some(at) = digest.and_then(|digest| run.binary_search(&digest).ok()) {
-                there[at] = true;
-            }
+            let Some(at) = digest.and_then(|digest| run.binary_search(&digest).ok()) else { return false };
+            !std::mem::replace(&mut there[at], true)
         };
         // An error is no answer: what was told before it holds, the rest is asked for.
         if let Err(e) = disk.names_in(chunks_dir, &chunk_dir_name(run[0].prefix()), &mut buffer, each) {
@@ -110,3 +109,7 @@ fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, digests: &[Digest]) -> Listed {
     listed.seen.took = started.elapsed();
     listed
 }
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;
