@@ -493,7 +493,7 @@ pub static ENGINE_IN_FLIGHT_MAX: Metric = Metric::gauge(
 pub static ENGINE_CHECKS: Metric = Metric::counter(
     "ringvault_engine_checks_total",
     &["datastore", "way"],
-    "Presence checks answered, jobs' included: inline by a system call, cached by the kernel's name cache, by the ring, by the thread pool.",
+    "Presence checks answered, jobs' included: inline by a system call, cached by the kernel's name cache, by the ring, by the thread pool, by name in a directory that was read.",
 );
 /// Batches.
 pub static ENGINE_BATCHES: Metric = Metric::counter(

@@ -40,6 +40,10 @@ pub struct DiskCounts {
     pub opened: u64,
     /// Directories whose entries were read.
     pub directories_read: u64,
+    /// Names told by directories that were read for presence checks.
+    pub names_read: u64,
+    /// Presence checks that were answered by one of these.
+    pub checks_by_name: u64,
     /// Questions about one file: `stat`, `lstat`, `fstat`.
     pub stats: u64,
     /// Everything else.
@@ -51,6 +55,8 @@ pub struct DiskCounts {
 pub(super) struct LiveCounts {
     opened: AtomicU64,
     directories_read: AtomicU64,
+    names_read: AtomicU64,
+    checks_by_name: AtomicU64,
     stats: AtomicU64,
     others: AtomicU64,
 }
@@ -66,11 +72,18 @@ impl LiveCounts {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn names_read(&self, names: u64, checks: u64) {
+        self.names_read.fetch_add(names, Ordering::Relaxed);
+        self.checks_by_name.fetch_add(checks, Ordering::Relaxed);
+    }
+
     pub(super) fn now(&self) -> DiskCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DiskCounts {
             opened: read(&self.opened),
             directories_read: read(&self.directories_read),
+            names_read: read(&self.names_read),
+            checks_by_name: read(&self.checks_by_name),
             stats: read(&self.stats),
             others: read(&self.others),
         }

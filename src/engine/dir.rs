@@ -104,7 +104,7 @@ fn open_dir(at: impl std::os::fd::AsFd, path: &Path) -> io::Result<OwnedFd> {
     })
 }
 
-fn kind_of(t: FileType) -> FileKind {
+pub(super) fn kind_of(t: FileType) -> FileKind {
     match t {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Dir,

@@ -136,6 +136,11 @@ pub(super) struct Begin {
 }
 
 impl Begin {
+    /// Counts names that presence checks were told, and the checks that these answered.
+    pub(super) fn names_read(&self, names: u64, checks: u64) {
+        self.counts.names_read(names, checks);
+    }
+
     pub(super) fn op(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
         note_disk_work(op);
         self.counts.count(op);

@@ -49,6 +49,8 @@ struct Inner {
     intake: Arc<Intake>,
     /// Places for batches, by class.
     places: [Arc<Semaphore>; 2],
+    /// Places for the file work of sweeps.
+    sweep_places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shut_down: AtomicBool,
 }
@@ -99,6 +101,7 @@ impl Engine {
                 io_threads: config.io_threads,
                 intake: front.intake,
                 places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX].map(|n| Arc::new(Semaphore::new(n))),
+                sweep_places: Arc::new(Semaphore::new(sweep_width(config.io_threads))),
                 thread: Mutex::new(Some(front.thread)),
                 shut_down: AtomicBool::new(false),
             }),
@@ -145,6 +148,20 @@ impl Engine {
         self.inner.pool.run(move || work(&disk)).await
     }
 
+    /// As [`Self::run`] for work of a sweep: at most [`Self::sweep_width`] pieces of it are with the pool at a time, those of all sweeps
+    /// together, so that a client's chunk always finds a thread. A piece should be short.
+    pub async fn run_for_sweep<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
+        let places = Arc::clone(&self.inner.sweep_places);
+        let place = places.acquire_owned().await.map_err(|_| self.inner.ended())?;
+        // The place goes with the work: nobody may be waiting for it any more.
+        self.run(move |disk| (work(disk), drop(place)).0).await
+    }
+
+    /// How many pieces of [`Self::run_for_sweep`] are done at the same time.
+    pub fn sweep_width(&self) -> usize {
+        sweep_width(self.inner.io_threads)
+    }
+
     /// Gives blocking file work to the pool and does not wait for it: what a `Drop` does, which cannot wait. It needs
     /// no place in the queue and no runtime. Work given after the shutdown is dropped undone.
     pub fn detach(&self, work: impl FnOnce(&Disk) + Send + 'static) {
@@ -185,6 +202,7 @@ impl Inner {
         for places in &self.places {
             places.close();
         }
+        self.sweep_places.close();
         self.intake.close();
         self.pool.close();
     }
@@ -221,6 +239,11 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("kind", &self.kind).field("counters", &self.counters).finish_non_exhaustive()
     }
+}
+
+/// Three quarters of the threads: what is left is as much as four clients insert at once with the default of 16.
+fn sweep_width(io_threads: usize) -> usize {
+    (io_threads * 3 / 4).max(1)
 }
 
 /// The front that the operator's choice and the kernel allow, and why it is not the one that was wanted.

@@ -20,6 +20,7 @@ mod disk;
 mod driver;
 mod fault;
 mod handle;
+mod names;
 mod plain;
 mod pool;
 mod probe;
@@ -41,5 +42,6 @@ pub use disk::{
 };
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};
+pub use names::NamesBuffer;
 pub use pool::ComputePool;
 pub use stat::{Class, EngineChoice, EngineConfig, FileStat, StatBatch, StatName, StatReply, StatResult};

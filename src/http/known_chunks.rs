@@ -3,7 +3,7 @@
 //! | when | what is asked for | how |
 //! |---|---|---|
 //! | append | the chunks of one request, before any entry is applied | one batch ahead of all sweeps |
-//! | finish | each chunk that the closed indexes name, copied slots too, once | sorted, in passes of bounded memory |
+//! | finish | each chunk that the closed indexes name, copied slots too, once | sorted, in passes of bounded memory; by name where that is less work |
 //! | before the manifest appears | those of them that a job of this daemon has taken out of the store meanwhile | the same |
 //! | preflight | the chunks of a base's index that is about to be used | in index order, ahead of the client |
 //!
@@ -225,9 +225,10 @@ impl KnownChunks {
         let result = told_regularly(work, || self.task.log(format!("finish check: {progress}"))).await;
         if result.is_ok() {
             self.task.log(format!(
-                "finish check: {} chunks of {} indexes are there ({}, engine {})",
+                "finish check: {} chunks of {} indexes are there ({}, {}, engine {})",
                 progress.asked.load(Ordering::Relaxed),
                 indexes.len(),
+                progress.ways(),
                 shown(started.elapsed()),
                 self.store.engine().kind(),
             ));
@@ -269,9 +270,11 @@ impl KnownChunks {
             progress.asked.store(before + count(asked), Ordering::Relaxed);
             batches.observe(std::mem::replace(&mut batch_started, Instant::now()).elapsed());
         };
-        let checked = self.store.check_chunks_with(digests, Class::Sweep, Freshness::Server, tell).await;
+        let checked = self.store.check_sorted_chunks_with(digests, tell).await;
         self.count_checks(CheckPlace::Finish, digests.len(), checked.as_ref().ok());
         let report = checked.map_err(|e| e.context("stat registered chunks failed"))?;
+        progress.by_name.fetch_add(count(report.by_name), Ordering::Relaxed);
+        progress.directories.fetch_add(count(report.directories), Ordering::Relaxed);
         progress.asked.store(before + count(digests.len()), Ordering::Relaxed);
         match Fault::of(&report, |_| None) {
             None => Ok(()),

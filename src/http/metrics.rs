@@ -63,6 +63,7 @@ fn show_engine(store: &Datastore, page: &mut Exposition) {
         ("cached", counted.statx_cached),
         ("ring", counted.statx_ring),
         ("pool", counted.statx_pool),
+        ("name", counted.disk.checks_by_name),
     ];
     for (way, count) in ways {
         page.sample(&metrics::ENGINE_CHECKS, &[name, way], count);

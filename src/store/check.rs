@@ -33,7 +33,7 @@ pub(super) struct Checker {
     /// `.chunks` as it was when the datastore was opened.
     chunks_dir: Arc<OwnedFd>,
     chunks_meta: FileMeta,
-    network_fs: bool,
+    pub(super) network_fs: bool,
 }
 
 impl Checker {
@@ -75,6 +75,17 @@ impl Checker {
                 self.ask(engine, batch, class, true, &mut report).await?;
             }
         }
+        self.conclude(engine, chunks, report, started).await
+    }
+
+    /// What is done about a hole before anybody hears of it.
+    pub(super) async fn conclude(
+        self: &Arc<Self>,
+        engine: &Engine,
+        chunks: &ChunkStore,
+        mut report: CheckReport,
+        started: Instant,
+    ) -> Result<CheckReport> {
         if !report.missing.is_empty() {
             self.confirm_place(engine).await?;
             chunks.suspects.mark(report.missing.iter().map(|(digest, _)| *digest));
@@ -83,7 +94,8 @@ impl Checker {
         Ok(report)
     }
 
-    async fn ask(
+    /// One batch for the engine; counts nothing but what is missing or unknown.
+    pub(super) async fn ask(
         &self,
         engine: &Engine,
         digests: &[Digest],

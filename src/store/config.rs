@@ -29,6 +29,14 @@ pub struct CheckSwitches {
     pub preflight: bool,
 }
 
+impl CheckSwitches {
+    /// Whether finish may take a name in a directory for a chunk. A name says nothing about a size, so that has been asked before in the
+    /// same session: by append for the chunks that the client names, by preflight for those of a cloned index.
+    pub fn finish_by_name(&self) -> bool {
+        self.append && self.preflight
+    }
+}
+
 impl Default for CheckSwitches {
     fn default() -> Self {
         Self { append: true, finish: true, preflight: true }

@@ -478,6 +478,21 @@ impl Datastore {
         checker.check(engine, chunks, digests, class, freshness, progress).await
     }
 
+    /// As [`Self::check_chunks_with`] for a sweep of `digests`, sorted and each once, that asks servers: where many of one directory are
+    /// asked for, it reads that directory instead, unless [`CheckSwitches::finish_by_name`](super::CheckSwitches::finish_by_name) says no. Then presence is seen, and no size.
+    pub async fn check_sorted_chunks_with(
+        &self,
+        digests: &[Digest],
+        progress: impl FnMut(usize) + Send,
+    ) -> Result<CheckReport> {
+        let Inner { checker, chunks, engine, .. } = &*self.inner;
+        if self.config().checks.finish_by_name() {
+            checker.check_sorted(engine, chunks, digests, progress).await
+        } else {
+            checker.check(engine, chunks, digests, Class::Sweep, Freshness::Server, progress).await
+        }
+    }
+
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.
     pub fn mark_suspect(&self, digests: &[Digest]) {
         self.inner.chunks.suspects.mark(digests.iter().copied());

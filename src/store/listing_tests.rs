@@ -76,6 +76,8 @@ fn since(now: DiskCounts, before: DiskCounts) -> DiskCounts {
     DiskCounts {
         opened: now.opened - before.opened,
         directories_read: now.directories_read - before.directories_read,
+        names_read: now.names_read - before.names_read,
+        checks_by_name: now.checks_by_name - before.checks_by_name,
         stats: now.stats - before.stats,
         others: now.others - before.others,
     }
@@ -97,7 +99,13 @@ async fn a_second_listing_asks_two_questions_a_snapshot_and_opens_nothing_of_it(
     let all = GROUPS * EACH;
     // Of every listing: the place of the datastore, the namespace, three directories of types, and of each group the directory and
     // the owner, which is read.
-    let around = DiskCounts { opened: 2 * GROUPS, directories_read: 3 + GROUPS, stats: 3 + GROUPS, others: GROUPS };
+    let around = DiskCounts {
+        opened: 2 * GROUPS,
+        directories_read: 3 + GROUPS,
+        stats: 3 + GROUPS,
+        others: GROUPS,
+        ..DiskCounts::default()
+    };
     for (round, want, counters) in [
         (
             "unknown",
@@ -106,6 +114,7 @@ async fn a_second_listing_asks_two_questions_a_snapshot_and_opens_nothing_of_it(
                 directories_read: around.directories_read + all,
                 stats: around.stats + 2 * all,
                 others: around.others + all,
+                ..around
             },
             ListingCounters { manifests_opened: all, manifests_unchanged: 0, directories_unchanged: 0 },
         ),

@@ -54,6 +54,8 @@ mod removal;
 mod set_aside;
 mod snapshot;
 mod suspects;
+mod sweep;
+mod sweep_plan;
 mod taken;
 mod temps;
 mod tree;

@@ -72,6 +72,10 @@ pub struct CheckReport {
     pub unchecked: Vec<(Digest, Errno)>,
     /// How many were asked.
     pub checked: usize,
+    /// Of these: seen as regular files by name in a directory that was read. Their sizes were not looked at.
+    pub by_name: usize,
+    /// Directories that were read for it.
+    pub directories: usize,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -22,6 +22,23 @@ pub(super) struct Progress {
     pub(super) asked: AtomicU64,
     /// Chunks asked for once this pass is through; 0 while that is not known.
     pub(super) to_ask: AtomicU64,
+    /// Chunks seen by name.
+    pub(super) by_name: AtomicU64,
+    /// Directories read for that.
+    pub(super) directories: AtomicU64,
+}
+
+impl Progress {
+    /// How the chunks that were asked for were seen: by name proves no size, so the log says which.
+    pub(super) fn ways(&self) -> String {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (by_name, directories) = (now(&self.by_name), now(&self.directories));
+        let by_stat = now(&self.asked).saturating_sub(by_name);
+        if directories == 0 {
+            return format!("{by_stat} by stat");
+        }
+        format!("{by_name} by name in {directories} directories, {by_stat} by stat")
+    }
 }
 
 impl fmt::Display for Progress {
