@@ -41,6 +41,7 @@ pub struct Engine {
 struct Inner {
     disk: Disk,
     kind: &'static str,
+    choice: EngineChoice,
     workers: u32,
     fallback_reason: Option<String>,
     counters: Arc<Counters>,
@@ -94,6 +95,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 disk,
                 kind: front.kind,
+                choice: config.choice,
                 workers: config.workers,
                 fallback_reason,
                 counters,
@@ -111,6 +113,12 @@ impl Engine {
     /// `uring`, `threads` or `sync`.
     pub fn kind(&self) -> &'static str {
         self.inner.kind
+    }
+
+    /// Whether a check may be made in another way than by the engine that was asked for, where that is cheaper: not if one is forced,
+    /// which is for measuring it.
+    pub fn may_choose(&self) -> bool {
+        self.inner.choice == EngineChoice::Auto
     }
 
     /// Most checks that may be in flight, as configured.

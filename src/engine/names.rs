@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::retry_on_intr;
 
 use super::dir::kind_of;
@@ -28,12 +28,16 @@ impl Disk {
     /// directory says that they are: symbolic links not followed, and `None` where the file system does not say. `each` says whether that
     /// answers a presence check, which is then counted.
     ///
+    /// With `ask_server` a network file system is asked first whether the directory has changed, so that no listing is believed that
+    /// it cached before another host's change. One more question, which a file system of this machine answers from memory.
+    ///
     /// A name that appears, vanishes or moves meanwhile may be told or not. After an error, what was told stays true. Costs three system
     /// calls and one more for each 32 KiB of names; no allocation.
     pub fn names_in(
         &self,
         parent: impl AsFd,
         name: &str,
+        ask_server: bool,
         buffer: &mut NamesBuffer,
         mut each: impl FnMut(&[u8], Option<FileKind>) -> bool,
     ) -> io::Result<()> {
@@ -41,6 +45,11 @@ impl Disk {
         // A link is followed here as the path of a file below it would follow it.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry_on_intr(|| rustix::fs::openat(&parent, name, flags, Mode::empty()))?;
+        if ask_server {
+            self.begin.op("fstat", Some(name.as_ref()))?;
+            let how = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+            retry_on_intr(|| rustix::fs::statx(&dir, c"", how, StatxFlags::MTIME | StatxFlags::CTIME))?;
+        }
         self.begin.op("readdir", Some(name.as_ref()))?;
         let mut raw = RawDir::new(&dir, buffer.0.spare_capacity_mut());
         let (mut names, mut checks) = (0, 0);
@@ -89,7 +98,7 @@ mod tests {
                 assert!(told.insert(name.to_vec(), kind).is_none());
                 kind == Some(FileKind::File)
             };
-            disk.names_in(&parent, name, &mut buffer, each).unwrap();
+            disk.names_in(&parent, name, false, &mut buffer, each).unwrap();
             assert_eq!(told.len(), 1004, "more than one call's worth");
             for (name, kind) in [("dir", FileKind::Dir), ("link", FileKind::Other), ("..", FileKind::Dir)] {
                 assert_eq!(told[name.as_bytes()], Some(kind), "{name}");
@@ -97,7 +106,7 @@ mod tests {
             assert_eq!(told[format!("{:064}", 77).as_bytes()], Some(FileKind::File));
         }
         for (name, errno) in [("nope", libc::ENOENT), ("below/dir/../link/nope", libc::ENOENT)] {
-            let error = disk.names_in(&parent, name, &mut buffer, |_, _| panic!()).unwrap_err();
+            let error = disk.names_in(&parent, name, true, &mut buffer, |_, _| panic!()).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(errno), "{name}");
         }
         let counts = disk.counts();

@@ -58,6 +58,8 @@ pub struct KnownChunks {
     running: Mutex<Vec<JoinHandle<()>>>,
     /// Without the finish check, what the appends have seen has to last from the first of them on.
     since_start: Option<TakenWatch>,
+    /// Both were on when the session began.
+    checked_at_append: bool,
     budget: Duration,
 }
 
@@ -116,6 +118,7 @@ impl KnownChunks {
         session: Arc<Mutex<Session>>,
     ) -> Self {
         let since_start = (!store.config().checks.finish).then(|| store.watch_taken());
+        let checked_at_append = store.config().checks.finish_by_name();
         Self {
             store,
             lease,
@@ -128,6 +131,7 @@ impl KnownChunks {
             preflights: Mutex::default(),
             running: Mutex::default(),
             since_start,
+            checked_at_append,
             budget: PREFLIGHT_BUDGET,
         }
     }
@@ -261,6 +265,13 @@ impl KnownChunks {
         self.compute.run(move || pass.end()).await
     }
 
+    /// Whether a name will do at finish, because the length of every chunk has been seen in this session: of those that the client named at
+    /// their append, of those that an index brought along by its preflight. One that went on past its budget, or failed, has not seen all.
+    pub(super) fn lengths_are_seen(&self) -> bool {
+        let is_clean = |verdict: &watch::Receiver<Option<Verdict>>| *verdict.borrow() == Some(Verdict::Clean);
+        self.checked_at_append && self.preflights.lock().values().all(is_clean)
+    }
+
     async fn check_sorted(&self, digests: &[Digest], progress: &Progress) -> Result<()> {
         let before = progress.asked.load(Ordering::Relaxed);
         progress.to_ask.store(before + count(digests.len()), Ordering::Relaxed);
@@ -270,7 +281,11 @@ impl KnownChunks {
             progress.asked.store(before + count(asked), Ordering::Relaxed);
             batches.observe(std::mem::replace(&mut batch_started, Instant::now()).elapsed());
         };
-        let checked = self.store.check_sorted_chunks_with(digests, tell).await;
+        let checked = if self.lengths_are_seen() {
+            self.store.check_sorted_chunks_with(digests, tell).await
+        } else {
+            self.store.check_chunks_with(digests, Class::Sweep, Freshness::Server, tell).await
+        };
         self.count_checks(CheckPlace::Finish, digests.len(), checked.as_ref().ok());
         let report = checked.map_err(|e| e.context("stat registered chunks failed"))?;
         progress.by_name.fetch_add(count(report.by_name), Ordering::Relaxed);

@@ -479,14 +479,15 @@ impl Datastore {
     }
 
     /// As [`Self::check_chunks_with`] for a sweep of `digests`, sorted and each once, that asks servers: where many of one directory are
-    /// asked for, it reads that directory instead, unless [`CheckSwitches::finish_by_name`](super::CheckSwitches::finish_by_name) says no. Then presence is seen, and no size.
+    /// asked for, it reads that directory instead, unless [`CheckSwitches::finish_by_name`](super::CheckSwitches::finish_by_name) says no, or an
+    /// engine is forced. Then presence is seen, and no size.
     pub async fn check_sorted_chunks_with(
         &self,
         digests: &[Digest],
         progress: impl FnMut(usize) + Send,
     ) -> Result<CheckReport> {
         let Inner { checker, chunks, engine, .. } = &*self.inner;
-        if self.config().checks.finish_by_name() {
+        if self.config().checks.finish_by_name() && engine.may_choose() {
             checker.check_sorted(engine, chunks, digests, progress).await
         } else {
             checker.check(engine, chunks, digests, Class::Sweep, Freshness::Server, progress).await

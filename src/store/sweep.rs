@@ -43,8 +43,8 @@ impl Checker {
                 };
                 to_ask.extend(piece.asked);
                 if !piece.listed.is_empty() {
-                    let (engine, dir) = (engine.clone(), self.chunks_dir());
-                    let work = move |disk: &Disk| list(disk, &dir, &piece.listed);
+                    let (engine, dir, ask_server) = (engine.clone(), self.chunks_dir(), self.network_fs);
+                    let work = move |disk: &Disk| list(disk, &dir, ask_server, &piece.listed);
                     listings.spawn(async move { engine.run_for_sweep(work).await });
                 }
             }
@@ -79,7 +79,7 @@ struct Listed {
 }
 
 /// Looks for `digests`, sorted, in their directories below `chunks_dir`. Blocks.
-fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, digests: &[Digest]) -> Listed {
+fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, ask_server: bool, digests: &[Digest]) -> Listed {
     let started = Instant::now();
     let mut listed = Listed::default();
     let mut buffer = NamesBuffer::default();
@@ -97,7 +97,7 @@ fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, digests: &[Digest]) -> Listed {
             !std::mem::replace(&mut there[at], true)
         };
         // An error is no answer: what was told before it holds, the rest is asked for.
-        if let Err(e) = disk.names_in(chunks_dir, &chunk_dir_name(run[0].prefix()), &mut buffer, each) {
+        if let Err(e) = disk.names_in(chunks_dir, &chunk_dir_name(run[0].prefix()), ask_server, &mut buffer, each) {
             tracing::debug!(prefix = run[0].prefix(), error = %e, "a chunk directory was not read");
         }
         let unproven = run.iter().zip(&there).filter(|(_, there)| !**there).map(|(digest, _)| *digest);

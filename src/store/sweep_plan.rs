@@ -201,7 +201,11 @@ mod tests {
             (7, true, true, 0, false),
             (8, true, false, 0, true),
         ] {
-            assert_eq!(reading_pays(count, remote, large, &planned(so_far)), reads, "{count} {remote} {large} {so_far}");
+            assert_eq!(
+                reading_pays(count, remote, large, &planned(so_far)),
+                reads,
+                "{count} {remote} {large} {so_far}"
+            );
         }
     }
 

@@ -95,7 +95,15 @@ impl Known {
             turn.pace((asked - done) as u64, 0);
             (done, begun) = (asked, Instant::now());
         };
-        let sweep = self.opened.store.check_chunks_with(&self.digests, Class::Sweep, Freshness::Server, tell);
+        let store = &self.opened.store;
+        let sweep = async {
+            // As a session does: it sorts, and then directories may be read.
+            if turn.job.sorted {
+                store.check_sorted_chunks_with(&self.digests, tell).await
+            } else {
+                store.check_chunks_with(&self.digests, Class::Sweep, Freshness::Server, tell).await
+            }
+        };
         let report = self.opened.runtime.block_on(async {
             tokio::select! {
                 report = sweep => report.map(Some),

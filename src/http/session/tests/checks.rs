@@ -473,9 +473,12 @@ async fn a_preflight_past_its_budget_goes_on_behind_the_session() {
     let archive = ARCHIVE.parse().unwrap();
     let index = known.lease().open_base_index(&archive).await.unwrap();
     slow.0.store(true, Ordering::Relaxed);
+    assert!(known.lengths_are_seen(), "no index has brought chunks along");
     known.preflight(&archive, &index).await.unwrap();
+    assert!(!known.lengths_are_seen(), "a name would do for chunks that nobody has asked for");
     slow.0.store(false, Ordering::Relaxed);
     known.end().await;
+    assert!(!known.lengths_are_seen(), "its sweep ended at the hole");
     assert_eq!(world.verify_state(&base).await, Some(format!("failed {}", task.upid())));
     let log = world.log(task.upid()).await;
     for text in ["goes on meanwhile".to_owned(), format!("preflight check: chunk {digest} is missing - {NO_ENTRY}")] {
