@@ -95,6 +95,11 @@ impl Doubt {
         }
     }
 
+    /// Whether [`Self::is_settled`] asks the machine's PAM, which may take as long as it likes.
+    pub fn asks_machine(&self) -> bool {
+        cfg!(feature = "pam") && self.is_of_machine()
+    }
+
     /// A user of the machine: nothing that would let them in is kept here.
     fn is_of_machine(&self) -> bool {
         self.auth_id.token().is_none() && self.auth_id.user().realm() == REALM_PAM

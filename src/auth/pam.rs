@@ -39,7 +39,17 @@ pub(super) fn verify(name: &str, password: &str) -> bool {
     }
     match ask(name, password) {
         Ok(()) => true,
-        Err(ErrorCode::AuthenticationError | ErrorCode::UserUnknown) => false,
+        Err(ErrorCode::AuthenticationError | ErrorCode::UserUnknown | ErrorCode::MaxTries) => false,
+        Err(
+            error @ (ErrorCode::AccountExpired
+            | ErrorCode::CredentialsExpired
+            | ErrorCode::AuthTokExpired
+            | ErrorCode::NewAuthTokRequired
+            | ErrorCode::PermissionDenied),
+        ) => {
+            tracing::info!(user = name, %error, "the machine does not let this user in, whatever the password");
+            false
+        }
         Err(error) => {
             tracing::warn!(%error, "PAM refuses a login; is there a file /etc/pam.d/{SERVICE}?");
             false

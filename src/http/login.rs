@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::App;
-use crate::auth::{AuthFailure, Doubt, Proof, Verdicts, authenticate, login};
+use crate::auth::{AuthFailure, Doubt, Proof, ServerKeys, Verdicts, authenticate, login};
 use crate::engine::ComputePool;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -19,15 +20,22 @@ use crate::types::{AuthId, Userid};
 /// 256 MiB).
 const CHECKS_MAX: usize = 2;
 
+/// The same for the machine's own users: PAM hardly computes, but a wrong password takes it seconds, and a directory server that does not
+/// answer takes it minutes. Apart from the others, so that these do not wait for it.
+const MACHINE_CHECKS_MAX: usize = 4;
+
+/// How long a login waits for PAM, for its turn and its answer together. Longer than `pam_faildelay` and one try of a directory server; whoever waits has given up by
+/// then.
+const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Longest user name in the log line of a refusal, in characters.
 const LOGGED_CHARS_MAX: usize = 128;
 
 /// What dear checks need: places, and the memory of what they said.
 #[derive(Debug)]
 pub struct Logins {
-    places: Semaphore,
-    /// Threads of their own: PAM lets whoever was wrong wait for seconds, and backups must not wait with them, nor logins for backups.
-    pool: ComputePool,
+    ours: Checks,
+    machine: Checks,
     verdicts: Verdicts,
     lines: Arc<Lines>,
 }
@@ -35,8 +43,45 @@ pub struct Logins {
 impl Logins {
     /// Starts the threads.
     pub fn new() -> Result<Self> {
-        let pool = ComputePool::named("login", CHECKS_MAX)?;
-        Ok(Self { places: Semaphore::new(CHECKS_MAX), pool, verdicts: Verdicts::default(), lines: Arc::default() })
+        Ok(Self {
+            ours: Checks::new("login", CHECKS_MAX)?,
+            machine: Checks::new("pam", if cfg!(feature = "pam") { MACHINE_CHECKS_MAX } else { 1 })?,
+            verdicts: Verdicts::default(),
+            lines: Arc::default(),
+        })
+    }
+
+    /// Whether the secret is right. A check that has begun goes on when nobody waits for it any more, and keeps its place until then.
+    async fn check(&self, doubt: &Doubt, keys: &ServerKeys) -> Result<bool> {
+        if !doubt.asks_machine() {
+            return self.ours.run(doubt, keys).await;
+        }
+        let asked = tokio::time::timeout(MACHINE_PATIENCE, self.machine.run(doubt, keys)).await;
+        asked.unwrap_or_else(|_| {
+            let seconds = MACHINE_PATIENCE.as_secs();
+            tracing::warn!(user = %doubt.auth_id, "PAM has not answered for {seconds} s: the login is refused");
+            Ok(false)
+        })
+    }
+}
+
+/// Threads of their own for one kind of checks: backups must not wait for logins, nor logins for backups.
+#[derive(Debug)]
+struct Checks {
+    places: Arc<Semaphore>,
+    pool: ComputePool,
+}
+
+impl Checks {
+    fn new(name: &str, at_a_time: usize) -> Result<Self> {
+        Ok(Self { places: Arc::new(Semaphore::new(at_a_time)), pool: ComputePool::named(name, at_a_time)? })
+    }
+
+    async fn run(&self, doubt: &Doubt, keys: &ServerKeys) -> Result<bool> {
+        let places = Arc::clone(&self.places);
+        let place = places.acquire_owned().await.map_err(|_| Error::closed("the server is shutting down"))?;
+        let (asked, keys) = (doubt.clone(), keys.clone());
+        self.pool.run(move || (asked.is_settled(&keys), drop(place)).0).await
     }
 }
 
@@ -44,7 +89,7 @@ impl Logins {
 impl Logins {
     /// Whether no check is under way or waits for one.
     pub(super) fn is_idle(&self) -> bool {
-        self.places.available_permits() == CHECKS_MAX && self.lines.waiting.lock().is_empty()
+        self.ours.places.available_permits() == CHECKS_MAX && self.lines.waiting.lock().is_empty()
     }
 }
 
@@ -124,11 +169,7 @@ async fn settle(app: &Arc<App>, peer: SocketAddr, doubt: Doubt) -> Result<AuthId
         let _turn = logins.lines.turn(peer.ip()).await?;
         // Of many with the same secret the first one has learnt it for all.
         if !is_known(&doubt) {
-            let place = logins.places.acquire().await.map_err(|_| Error::closed("the server is shutting down"))?;
-            let (asked, keys) = (doubt.clone(), app.keys.clone());
-            let is_right = logins.pool.run(move || asked.is_settled(&keys)).await?;
-            drop(place);
-            if !is_right {
+            if !logins.check(&doubt, &app.keys).await? {
                 return Err(refuse(peer, &doubt.refusal()));
             }
             doubt.learn(&app.keys, &logins.verdicts, app.clock.now());
@@ -155,7 +196,7 @@ fn keep_our_way(app: &Arc<App>, doubt: Doubt) {
     tokio::spawn(async move {
         let (asked, keys, auth_id) = (doubt.clone(), app.keys.clone(), doubt.auth_id);
         let stored = async {
-            let Some((old, new)) = app.logins.pool.run(move || asked.rehashed(&keys)).await? else { return Ok(false) };
+            let Some((old, new)) = app.logins.ours.pool.run(move || asked.rehashed(&keys)).await? else { return Ok(false) };
             let of = auth_id.clone();
             app.edit_users(move |users| Ok(users.replace_hash(&of, &old, new.clone()))).await
         };
