@@ -81,8 +81,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Wanted::Exactly(snapshot) => snapshot,
             Wanted::NewestOf(group) => snapshots::newest(&client, &namespace, &group).await?,
         };
-        let options =
-            restore::Options { snapshot, namespace, archive: args.archive, target: target.clone(), force: args.force };
+        let options = restore::Options {
+            snapshot,
+            namespace,
+            archive: args.archive,
+            target: target.clone(),
+            force: args.force,
+            chunks_in_flight: restore::CHUNKS_IN_FLIGHT,
+        };
         restore::run(&client, &options, Arc::new(Progress::to_stderr())).await
     };
     match UntilInterrupted::run(work)? {

@@ -1,6 +1,6 @@
 //! A whole restore: manifest, index, chunks several at a time, each checked before it is written.
 //!
-//! Memory: the index, plus [`CHUNKS_IN_FLIGHT_MAX`] chunks, each held twice (as stored and decoded) while it is decoded.
+//! Memory: the index, plus [`Options::chunks_in_flight`] chunks, each held twice (as stored and decoded) while it is decoded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +26,10 @@ use crate::types::{
 
 /// Chunks between request and disk. The official client asks for one at a time; eight hide a round trip of 20 ms at
 /// 1.6 GB/s.
-pub const CHUNKS_IN_FLIGHT_MAX: usize = 8;
+pub const CHUNKS_IN_FLIGHT: usize = 8;
+
+/// Most that may be asked for: half a gigabyte of chunks of 4 MiB, and more than a server of ours has under way for one session.
+pub const CHUNKS_IN_FLIGHT_MAX: usize = 64;
 
 /// What to restore, and where to.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct Options {
     pub target: TargetPath,
     /// Replace an existing file.
     pub force: bool,
+    /// Chunks between request and disk, 1 to [`CHUNKS_IN_FLIGHT_MAX`]; [`CHUNKS_IN_FLIGHT`] suits most.
+    pub chunks_in_flight: usize,
 }
 
 /// Runs a restore to its end. After an error, or when the future is dropped, no new file is left behind.
@@ -64,7 +69,8 @@ pub async fn run(client: &Client, options: &Options, observer: Arc<dyn Observer>
     let target = compute.run(move || Target::open(&path, force)).await??;
     // The writing thread may not live to clean up when the program is interrupted; this does.
     let _cleanup = target.cleanup();
-    let run = Run { session, compute, observer };
+    let in_flight = options.chunks_in_flight.clamp(1, CHUNKS_IN_FLIGHT_MAX);
+    let run = Run { session, compute, observer, in_flight };
     let name = wanted.name();
     let done = run.restore(&wanted, &manifest, target).await.map_err(|e| e.context(&name))?;
     run.observer.ends(&name);
@@ -135,6 +141,7 @@ struct Run {
     session: Arc<ReaderSession>,
     compute: Compute,
     observer: Arc<dyn Observer>,
+    in_flight: usize,
 }
 
 struct Done {
@@ -218,16 +225,16 @@ impl Run {
         Ok(Done { bytes_written, bytes_downloaded, chunks_downloaded, csum: file.csum })
     }
 
-    /// Asks for the chunks, at most eight ahead, and hands them on in order. How many there were, and how many bytes.
+    /// Asks for the chunks, so many ahead as may be in flight, and hands them on in order. How many there were, and how many bytes.
     async fn fetch(&self, index: &Index, out: mpsc::Sender<Message>) -> Result<(u64, u64)> {
-        let permits = Arc::new(Semaphore::new(CHUNKS_IN_FLIGHT_MAX));
+        let permits = Arc::new(Semaphore::new(self.in_flight));
         let mut ahead: VecDeque<Ahead> = VecDeque::new();
         let mut slots = index.slots().fuse();
         // Many images are mostly zeros: once their chunk was fetched and checked, it is not asked for again.
         let mut zero: Option<(Slot, Arc<Vec<u8>>)> = None;
         let (mut chunks, mut bytes) = (0, 0);
         loop {
-            while ahead.len() < CHUNKS_IN_FLIGHT_MAX
+            while ahead.len() < self.in_flight
                 && let Some(slot) = slots.next()
             {
                 ahead.push_back(match &zero {

@@ -58,6 +58,7 @@ async fn bring_back(fake: &Fake, time: i64, archive: &str, target: &Path) -> Res
         archive: archive.to_owned(),
         target: TargetPath::from_argument(target),
         force: true,
+        chunks_in_flight: restore::CHUNKS_IN_FLIGHT,
     };
     restore::run(&fake.client, &options, Arc::new(Silent)).await
 }
@@ -334,6 +335,7 @@ async fn a_dropped_backup_cuts_the_connection_and_a_dropped_restore_its_file() {
         archive: "drive.img".to_owned(),
         target: TargetPath::Path(out.join("disk")),
         force: false,
+        chunks_in_flight: restore::CHUNKS_IN_FLIGHT,
     };
     let stop = Arc::new(Stop(tokio::sync::Notify::new()));
     tokio::select! {

@@ -196,7 +196,9 @@ fn keep_our_way(app: &Arc<App>, doubt: Doubt) {
     tokio::spawn(async move {
         let (asked, keys, auth_id) = (doubt.clone(), app.keys.clone(), doubt.auth_id);
         let stored = async {
-            let Some((old, new)) = app.logins.ours.pool.run(move || asked.rehashed(&keys)).await? else { return Ok(false) };
+            let Some((old, new)) = app.logins.ours.pool.run(move || asked.rehashed(&keys)).await? else {
+                return Ok(false);
+            };
             let of = auth_id.clone();
             app.edit_users(move |users| Ok(users.replace_hash(&of, &old, new.clone()))).await
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::table::{find, workload_name};
 use crate::bench::job::{IoEngine, Job, SyncLevel, Workload};
+use crate::client::restore::CHUNKS_IN_FLIGHT;
 use crate::error::{Error, Result};
 use crate::store::GcMethod;
 
@@ -220,6 +221,7 @@ impl Draft {
             nrfiles,
             iodepth: self.iodepth.unwrap_or(match workload {
                 Workload::KnownAppend => 128,
+                Workload::Restore => u32::try_from(CHUNKS_IN_FLIGHT).unwrap_or(u32::MAX),
                 _ => 1,
             }),
             ioengine: self.ioengine,

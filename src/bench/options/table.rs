@@ -210,10 +210,10 @@ pub static OPTIONS: &[Opt] = &[
     opt(
         "iodepth",
         Grammar::Number(1, MAX_IODEPTH, |s, n| s.job.iodepth = u32::try_from(n).ok()),
-        "128 for known-append, else 1",
+        "128 for known-append, 8 for restore, else 1",
         "I/Os in flight: for known-append the chunks of one append (clients send 64 or 128), elsewhere chunks at a time",
     )
-    .only(&[KnownAppend, ChunkInsert, ChunkRead]),
+    .only(&[KnownAppend, ChunkInsert, ChunkRead, Restore]),
     opt(
         "ioengine",
         Grammar::Word(&ENGINES, |s, at| s.job.ioengine = ENGINE_VALUES[at]),

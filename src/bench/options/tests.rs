@@ -57,7 +57,7 @@ fn what_is_left_open_follows_from_the_workload() {
     let finish = job("known-finish");
     assert_eq!((finish.iodepth, finish.sorted, finish.percentiles.len()), (1, true, 17));
     assert_eq!((job("backup").size, job("backup").nrfiles, job("backup").checks), (1 << 30, 256, true));
-    assert_eq!((job("restore").iodepth, job("chunk-read").nrfiles), (1, 256));
+    assert_eq!((job("restore").iodepth, job("chunk-read").nrfiles), (8, 256));
 }
 
 #[test]

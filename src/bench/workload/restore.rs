@@ -28,6 +28,13 @@ impl Restore {
     /// Makes an image and backs it up.
     pub fn prepare(ground: &Ground) -> Result<Self> {
         let (job, scratch) = (&ground.job, ground.scratch()?);
+        if usize::try_from(job.iodepth).is_ok_and(|depth| depth > restore::CHUNKS_IN_FLIGHT_MAX) {
+            return Err(Error::invalid(format!(
+                "iodepth={} is more than a restore asks for at a time: 1 to {}",
+                job.iodepth,
+                restore::CHUNKS_IN_FLIGHT_MAX
+            )));
+        }
         let stamp = format!(
             "restore 1 size={} randseed={} buffer_compress_percentage={}",
             job.size, job.randseed, job.compress_percentage
@@ -61,6 +68,7 @@ impl Stage for Restore {
             archive: "disk.img".to_owned(),
             target: TargetPath::from_argument(Path::new(TARGET)),
             force: true,
+            chunks_in_flight: usize::try_from(turn.job.iodepth).expect("32 bits"),
         };
         self.ground.runtime.block_on(async {
             tokio::select! {
