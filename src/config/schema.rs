@@ -183,7 +183,7 @@ const DATASTORE: Section = Section {
             "checks.finish",
             Kind::Boolean,
             "true",
-            "Check it again for every chunk of a backup when that finishes. Switch off the others first: this one is the promise.",
+            "Check it again for every chunk of a backup when that finishes. Full chunk directories are read instead of asking for each file, if the other two are on, which see to the sizes. Switch off the others first: this one is the promise.",
         ),
         key(
             "checks.preflight",

