@@ -55,6 +55,8 @@ mod login_tests;
 #[cfg(test)]
 mod maintenance_tests;
 #[cfg(test)]
+mod rights_handler_tests;
+#[cfg(test)]
 mod rights_tests;
 #[cfg(test)]
 mod server_tests;

@@ -37,8 +37,47 @@ pub enum Access {
     },
     /// Whoever has one of these privileges on the parent namespace: `parent`, or the parent of `ns`.
     ParentNamespace(Privileges),
-    /// A rule that needs what only the handler knows; in words.
-    Handler(&'static str),
+    /// A rule that needs what only the handler knows; as data, so that documentation and tests are made from it.
+    Handler(HandlerRule),
+}
+
+/// Who may make a call whose handler looks itself.
+#[derive(Clone, Copy, Debug)]
+pub struct HandlerRule {
+    /// Any of these is enough: one of the privileges, at that place.
+    pub grants: &'static [(Privileges, Where)],
+    /// What else the handler asks or allows, in words; empty for nothing.
+    pub also: &'static str,
+}
+
+/// Where a handler looks for a privilege.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// A fixed place of the ACL.
+    At(&'static str),
+    /// The namespace that `ns` names, the root without it.
+    Namespace,
+    /// The namespace that `parent` names, and each below it on its own.
+    EachNamespace,
+    /// The namespace of the job that `id` names, or of each job on its own.
+    JobNamespace,
+    /// Each datastore on its own.
+    EachDatastore,
+    /// The datastore that a task of one of these types works on.
+    TaskDatastore(&'static [&'static str]),
+}
+
+impl Where {
+    fn describe(self) -> String {
+        match self {
+            Self::At(path) => path.to_owned(),
+            Self::Namespace => "the namespace".to_owned(),
+            Self::EachNamespace => "the namespace; shows those where the asker has one".to_owned(),
+            Self::JobNamespace => "the job's namespace".to_owned(),
+            Self::EachDatastore => "a datastore; shows those where the asker has one".to_owned(),
+            Self::TaskDatastore(types) => format!("the datastore of a task of type {}", types.join(" or ")),
+        }
+    }
 }
 
 /// How far the asker's privileges go in a call about groups.
@@ -81,7 +120,11 @@ impl Access {
             Self::StoreOrBelow(wanted) => format!("{wanted} on the datastore, or anything below it"),
             Self::Groups { full, own } | Self::Group { full, own } => groups(full, own),
             Self::ParentNamespace(wanted) => format!("{wanted} on the parent namespace"),
-            Self::Handler(rule) => (*rule).to_owned(),
+            Self::Handler(HandlerRule { grants, also }) => {
+                let grants = grants.iter().map(|(wanted, place)| format!("{wanted} on {}", place.describe()));
+                let parts = grants.chain((!also.is_empty()).then(|| (*also).to_owned()));
+                parts.collect::<Vec<_>>().join("; ")
+            }
         }
     }
 }

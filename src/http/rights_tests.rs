@@ -15,8 +15,8 @@ use crate::clock::EpochSecs;
 use crate::error::Kind;
 use crate::types::{AuthId, Group, Namespace};
 
-const USER: &str = "u@pbs";
-const TOKEN: &str = "u@pbs!t";
+pub(super) const USER: &str = "u@pbs";
+pub(super) const TOKEN: &str = "u@pbs!t";
 
 /// Rows whose rule the dispatcher does not know: each is here with what somebody without any privilege gets.
 const OWN_RULES: &[(&str, &str)] = &[
@@ -97,13 +97,13 @@ fn sample_of(name: &str, kind: &ParamKind) -> String {
 }
 
 /// Names and values with which the row's rule can be decided.
-fn given(route: &Route) -> Vec<(&'static str, String)> {
+pub(super) fn given(route: &Route) -> Vec<(&'static str, String)> {
     let about_groups = ["ns", "parent", "backup-type", "backup-id"];
     let wanted = |spec: &&ParamSpec| spec.required || about_groups.contains(&spec.name);
     route.params.iter().filter(wanted).map(|spec| (spec.name, sample(spec))).collect()
 }
 
-fn samples(route: &Route) -> Params {
+pub(super) fn samples(route: &Route) -> Params {
     let given = given(route);
     let path: Vec<(&str, &str)> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
     params::check(route.params, Received::from_query(&path, "").unwrap()).unwrap_or_else(|e| panic!("{route:?}: {e}"))
@@ -122,13 +122,28 @@ fn rule(access: Access) -> Option<(AclPath, Privileges, Privileges)> {
     }
 }
 
-struct World {
+/// Places that are no ancestors of `place`: another datastore, siblings whose names begin alike, another namespace.
+fn elsewhere(place: &AclPath) -> Vec<AclPath> {
+    let place = place.to_string();
+    let mut found = vec!["/datastore/other".to_owned(), "/remote".to_owned()];
+    if place != "/" {
+        found.extend([format!("{place}2"), place[..place.len() - 1].to_owned()]);
+    }
+    if place.starts_with("/datastore/main/") {
+        found.extend([format!("{place}/c"), "/datastore/main/z".to_owned(), "/datastore/main2/a/b".to_owned()]);
+    }
+    // Cut short, a path may be that of an ancestor.
+    let above = |path: &String| place.starts_with(&format!("{}/", path.trim_end_matches('/')));
+    found.into_iter().filter(|path| !above(path)).filter_map(|path| path.parse().ok()).collect()
+}
+
+pub(super) struct World {
     app: Arc<super::App>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = test_support::datastore(dir.path()).await;
         let group = dir.path().join("main/ns/a/ns/b/vm/100");
@@ -137,7 +152,7 @@ impl World {
         Self { app: Arc::new(app), _dir: dir }
     }
 
-    async fn own(&self, owner: &AuthId) {
+    pub(super) async fn own(&self, owner: &AuthId) {
         let store = self.app.datastore(&"main".parse().unwrap()).unwrap();
         let group: Group = "vm/100".parse().unwrap();
         let path = store.base_path().join("ns/a/ns/b/vm/100/owner");
@@ -145,7 +160,7 @@ impl World {
         assert_eq!(store.owner(&"a/b".parse::<Namespace>().unwrap(), &group).await.unwrap(), *owner);
     }
 
-    fn give(&self, entries: &[(&AclPath, &str, Role, bool)]) {
+    pub(super) fn give(&self, entries: &[(&AclPath, &str, Role, bool)]) {
         let mut users = test_support::first_users();
         let entry = |(path, auth, role, propagate): &(&AclPath, &str, Role, bool)| AclEntry {
             path: (*path).clone(),
@@ -157,8 +172,8 @@ impl World {
         self.app.users.replace(users);
     }
 
-    async fn tried(&self, route: &Route, params: &Params, auth: &str) -> Verdict {
-        let context = RequestContext {
+    pub(super) fn context(&self, auth: &str) -> RequestContext {
+        RequestContext {
             app: self.app.clone(),
             auth: auth.parse().unwrap(),
             peer: "127.0.0.1:1".parse().unwrap(),
@@ -167,8 +182,11 @@ impl World {
             upgrade: None,
             body: None,
             reach: Reach::Own,
-        };
-        match enforce(route.access, &context, params).await {
+        }
+    }
+
+    async fn tried(&self, route: &Route, params: &Params, auth: &str) -> Verdict {
+        match enforce(route.access, &self.context(auth), params).await {
             Ok(Reach::All) => Verdict::All,
             Ok(Reach::Own) => Verdict::Own,
             Err(Refused::Plainly) => Verdict::Denied,
@@ -252,6 +270,14 @@ async fn every_row_lets_in_whom_it_names_and_nobody_else() {
                 world.give(&[(&below, USER, role, true)]);
                 let want = expected_below(route.access, held);
                 assert_eq!(world.tried(route, &params, USER).await, want, "{told} at {below} only");
+                for elsewhere in elsewhere(&place) {
+                    world.give(&[(&elsewhere, USER, role, true)]);
+                    assert_eq!(world.tried(route, &params, USER).await, Verdict::Denied, "{told} at {elsewhere}");
+                }
+                if place != parent {
+                    world.give(&[(&parent, USER, role, false)]);
+                    assert_eq!(world.tried(route, &params, USER).await, Verdict::Denied, "{told} at the root alone");
+                }
                 world.give(&[(&place, USER, role, true)]);
                 assert_eq!(world.tried(route, &params, TOKEN).await, Verdict::Denied, "{told}, token without any");
                 world.give(&[(&place, TOKEN, Role::Admin, true)]);
@@ -284,7 +310,7 @@ fn rules_of_handlers_are_known_by_name() {
 }
 
 /// The row as a request: the path below `/api2/FORMAT/`, parameters in the query.
-fn target(route: &Route, format: &str) -> String {
+pub(super) fn target(route: &Route, format: &str) -> String {
     let given = given(route);
     let mut path = route.path.to_owned();
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -305,7 +331,7 @@ async fn wired() -> test_support::Tested {
 }
 
 /// A server that knows [`USER`] and [`TOKEN`], and whom `more` adds.
-async fn wired_with(more: impl FnOnce(&mut Users)) -> test_support::Tested {
+pub(super) async fn wired_with(more: impl FnOnce(&mut Users)) -> test_support::Tested {
     let World { app, _dir } = World::new().await;
     let mut app = Arc::into_inner(app).unwrap();
     let mut users = test_support::first_users();

@@ -142,6 +142,10 @@ class Pam(unittest.TestCase):
         ]:
             with self.subTest(why):
                 self.assertEqual(self.login(user, password)[0], 401)
+        log = self.log.read_text()
+        self.assertNotIn("a-long-password", log)
+        for user in ("alice", "stranger", "nobody", "locked"):
+            self.assertIn(f"authentication failure; rhost=127.0.0.1 user={user}@pam ", log)
 
     def test_a_pam_that_hangs_keeps_nobody_else_waiting(self):
         self.hang.touch()

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::http::login;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::demand;
+use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
@@ -85,7 +85,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
         path: "access/password",
-        access: Access::Handler("users their own, with confirmation-password; Permissions.Modify on /access/users any"),
+        access: Access::Handler(HandlerRule {
+            grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+            also: "users their own, with confirmation-password",
+        }),
         body: BodyUse::Parameters,
         params: &[
             USERID,

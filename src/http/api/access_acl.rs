@@ -11,7 +11,7 @@ use crate::auth::{ACL_PATH_PATTERN, AclEntry, AclPath, Held, Privileges, Role, U
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::demand;
+use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Namespace};
 
@@ -53,7 +53,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
         path: "access/acl",
-        access: Access::Handler("users for their own tokens; Permissions.Modify on /access/acl for anybody"),
+        access: Access::Handler(HandlerRule {
+            grants: &[(CHANGE, Where::At("/access/acl"))],
+            also: "users for their own tokens",
+        }),
         body: BodyUse::Parameters,
         params: &[
             ParamSpec::required("path", ACL_PATH, "Where."),

@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 use super::access::{DIGEST, USERID, WITH_DIGEST, check_digest, oneself_or};
 use super::access_users::{CHANGE, COMMENT, ENABLE, EXPIRE, SEE, account_item, change_of, with_digest};
 use super::{RequestContext, reply};
-use crate::auth::{Account, Users, new_token_secret};
+use crate::auth::{Account, Privileges, Users, new_token_secret};
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
 use crate::http::reply::Outcome;
+use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid, is_safe_id};
 
@@ -33,8 +34,14 @@ const SECRET: Shape = Shape::Object(&[
     Field::new("value", Shape::Text, "The secret; it is kept only as a hash."),
 ]);
 
-const SEEN_BY: Access = Access::Handler("users their own; Sys.Audit or Permissions.Modify on /access/users any");
-const CHANGED_BY: Access = Access::Handler("users their own; Permissions.Modify on /access/users any");
+const SEEN_BY: Access = Access::Handler(HandlerRule {
+    grants: &[(Privileges::SYS_AUDIT.union(Privileges::PERMISSIONS_MODIFY), Where::At("/access/users"))],
+    also: "users their own",
+});
+const CHANGED_BY: Access = Access::Handler(HandlerRule {
+    grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+    also: "users their own",
+});
 
 pub(super) const ROUTES: &[Route] = &[
     Route {

@@ -13,7 +13,7 @@ use crate::clock::EpochSecs;
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::demand;
+use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
@@ -90,7 +90,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "access/users/{userid}",
-        access: Access::Handler("users themselves; Sys.Audit or Permissions.Modify on /access/users any"),
+        access: Access::Handler(HandlerRule {
+            grants: &[(Privileges::SYS_AUDIT.union(Privileges::PERMISSIONS_MODIFY), Where::At("/access/users"))],
+            also: "users themselves",
+        }),
         body: BodyUse::Parameters,
         params: &[USERID],
         returns: Returns::With(USER, WITH_DIGEST),
@@ -100,7 +103,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::PUT,
         path: "access/users/{userid}",
-        access: Access::Handler("users their own texts; Permissions.Modify on /access/users everything of any"),
+        access: Access::Handler(HandlerRule {
+            grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+            also: "users their own texts",
+        }),
         body: BodyUse::Parameters,
         params: &[
             USERID,

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::http::context::App;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::demand;
+use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
@@ -145,7 +145,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: LIST,
-        access: Access::Handler("any login; shows datastores on which the asker has Datastore.Audit or Allocate"),
+        access: Access::Handler(HandlerRule {
+            grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE), Where::EachDatastore)],
+            also: "",
+        }),
         body: BodyUse::Parameters,
         params: &[],
         returns: Returns::With(Shape::Array(&SECTION), VERSION),

@@ -10,6 +10,7 @@ use crate::config::{Draft, JOB_ID_CHARS, JobSection, KEEP_KEYS, Loaded, PruneJob
 use crate::error::{Error, Result};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
+use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, Answer, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled::no_such;
 use crate::jobs::state::JobKey;
@@ -197,10 +198,18 @@ const VERIFY_JOB: Shape = Shape::Object(verify_job_fields![]);
 
 const WITH_DIGEST: &[Field] = &[Field::new("digest", Shape::Text, "Names this version of the configuration.")];
 
-const SEE_PRUNE: Access = Access::Handler("Datastore.Audit or Datastore.Modify on the job's namespace");
-const SEE_VERIFY: Access = Access::Handler("Datastore.Audit or Datastore.Verify on the job's namespace");
-pub(super) const CHANGE_PRUNE: Access = Access::Handler("Datastore.Modify on the job's namespace");
-pub(super) const CHANGE_VERIFY: Access = Access::Handler("Datastore.Verify on the job's namespace");
+const SEE_PRUNE: Access = Access::Handler(HandlerRule {
+    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_MODIFY), Where::JobNamespace)],
+    also: "",
+});
+const SEE_VERIFY: Access = Access::Handler(HandlerRule {
+    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_VERIFY), Where::JobNamespace)],
+    also: "",
+});
+pub(super) const CHANGE_PRUNE: Access =
+    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_MODIFY, Where::JobNamespace)], also: "" });
+pub(super) const CHANGE_VERIFY: Access =
+    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_VERIFY, Where::JobNamespace)], also: "" });
 
 const fn row(
     method: Method,

@@ -8,6 +8,7 @@ use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
 use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
+use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{Namespace, is_safe_id};
 
@@ -25,9 +26,16 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: PATH,
-        access: Access::Handler(
-            "any of Datastore.Audit, Modify, Read, Backup on the namespace; shows those where the asker has one",
-        ),
+        access: Access::Handler(HandlerRule {
+            grants: &[(
+                Privileges::DATASTORE_AUDIT
+                    .union(Privileges::DATASTORE_MODIFY)
+                    .union(Privileges::DATASTORE_READ)
+                    .union(Privileges::DATASTORE_BACKUP),
+                Where::EachNamespace,
+            )],
+            also: "",
+        }),
         body: BodyUse::Parameters,
         params: &[
             STORE,

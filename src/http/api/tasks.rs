@@ -16,6 +16,7 @@ use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::{Format, Response, set_header, with_body};
+use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::rows::Rows;
 use crate::task::{self, Download, Filter, Listed, StatusClass, TaskState};
@@ -36,13 +37,19 @@ const UPID: ParamSpec = ParamSpec::required(
 );
 
 /// Whoever may see a task: also those who may give such work to the datastore themselves.
-const MAY_SEE: Access = Access::Handler(
-    "who started the task, or the user of the token that did; Sys.Audit on /system/tasks; Datastore.Modify on the datastore of a \
-     garbage collection or prune job; Datastore.Verify on that of a verification job",
-);
+const MAY_SEE: Access = Access::Handler(HandlerRule {
+    grants: &[
+        (Privileges::SYS_AUDIT, Where::At("/system/tasks")),
+        (Privileges::DATASTORE_MODIFY, Where::TaskDatastore(&["garbage_collection", "prunejob"])),
+        (Privileges::DATASTORE_VERIFY, Where::TaskDatastore(&["verificationjob"])),
+    ],
+    also: "who started the task, or the user of the token that did",
+});
 
-const MAY_STOP: Access =
-    Access::Handler("who started the task, or the user of the token that did; Sys.Modify on /system/tasks");
+const MAY_STOP: Access = Access::Handler(HandlerRule {
+    grants: &[(Privileges::SYS_MODIFY, Where::At("/system/tasks"))],
+    also: "who started the task, or the user of the token that did",
+});
 
 const ITEM: Shape = Shape::Object(&[
     Field::new("upid", Shape::Text, "Its name."),
