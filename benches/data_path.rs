@@ -138,7 +138,7 @@ fn median(values: &[f64]) -> Spread {
 fn upload(folder: &Path, store: &Path, content: Content, chunks: usize) {
     let image = folder.join("image.raw");
     {
-        let mut file = std::io::BufWriter::with_capacity(CHUNK, std::fs::File::create(&image).expect("an image"));
+        let mut file = std::io::BufWriter::with_capacity(CHUNK, std::fs::File::create_new(&image).expect("an image"));
         for n in 0..chunks {
             file.write_all(&content.chunk(n as u64)).expect("room for the image");
         }
@@ -223,7 +223,7 @@ fn write(folder: &Path, encoded: &[Vec<u8>], chunks: usize) -> Duration {
     let time = thread_cpu(|| {
         for (n, blob) in encoded.iter().cycle().take(chunks).enumerate() {
             let (temp, path) = (dir.join(format!("{n}.tmp")), dir.join(n.to_string()));
-            std::fs::File::create(&temp).and_then(|mut file| file.write_all(blob)).expect("written");
+            std::fs::File::create_new(&temp).and_then(|mut file| file.write_all(blob)).expect("written");
             rename(&temp, &path);
         }
     });
@@ -239,7 +239,7 @@ fn rename(from: &Path, to: &Path) {
 fn restore(folder: &Path, store: &Path, chunks: usize) {
     let image = folder.join("image.raw");
     let content: Vec<u8> = (0..chunks).flat_map(|n| Content::Incompressible.chunk(n as u64)).collect();
-    std::fs::File::create(&image).and_then(|mut f| f.write_all(&content)).expect("an image");
+    std::fs::File::create_new(&image).and_then(|mut f| f.write_all(&content)).expect("an image");
     drop(content);
     let setup = Setup { store: Some(store.to_owned()), is_checked: false, ..Setup::default() };
     let daemon = Daemon::with(setup);
@@ -281,7 +281,7 @@ fn client_of(daemon: &Daemon) -> Client {
     };
     let trust = ringvault::client::Trust::Pinned(env("PBS_FINGERPRINT").parse().expect("a fingerprint"));
     let repository = env("PBS_REPOSITORY").parse().expect("a repository");
-    Client::new(repository, ringvault::client::Secret::new(&env("PBS_PASSWORD")), trust).expect("a client")
+    Client::new(repository, ringvault::client::Secret::new(env("PBS_PASSWORD")), trust).expect("a client")
 }
 
 async fn open(client: &Client) -> (Arc<ReaderSession>, Index) {

@@ -497,7 +497,9 @@ mod tests {
         assert!(base.join(".chunks/0000").is_dir() && base.join(MARKER).is_file(), "{before:?}");
         for name in ["host", "x", ".chunks/x", ".chunks/0000/chunk", ".chunks/FFFF", ".chunks/0001x"] {
             let path = base.join(name);
-            std::fs::write(&path, "data").unwrap();
+            std::fs::File::create_new(&path)
+                .and_then(|mut file| std::io::Write::write_all(&mut file, b"data"))
+                .unwrap();
             let held = tree(&base);
             let text = make(&base, Disk::real()).await.unwrap_err().to_string();
             assert!(text.contains(&format!("{path:?} is not of it")), "{text}");
