@@ -74,7 +74,7 @@ async fn a_prune_that_is_stopped_removes_one_snapshot_more_at_most() {
     const COUNT: usize = 24;
     let folder = temp_dir();
     let Some((fs, daemon)) = on_slow_disk(folder.path()) else { return };
-    let places: Vec<Place> = (0..COUNT as i64).map(|hours| Place::host("p", hours)).collect();
+    let places: Vec<Place> = (0_i64..).take(COUNT).map(|hours| Place::host("p", hours)).collect();
     for place in &places {
         upload::full_backup(&daemon, place.clone(), ARCHIVE, &[Chunk::made(1, 1000)]).await;
     }
