@@ -159,25 +159,38 @@ pub fn claimed_plain_bytes(encoded: &[u8]) -> Option<u64> {
 /// Plaintext of an unencrypted blob, at most `plain_bytes_max` bytes of it: more is an error, found before that much
 /// memory is in use.
 pub fn decode(encoded: &[u8], plain_bytes_max: u64, crc: CrcPolicy) -> Result<Vec<u8>> {
+    let plain_bytes_max = usize::try_from(plain_bytes_max).unwrap_or(usize::MAX);
+    match payload(encoded, plain_bytes_max, crc)? {
+        Payload::Plain(plain) => Ok(plain.to_vec()),
+        Payload::Zstd(frames) => zstd_frames::decompress(frames, plain_bytes_max),
+    }
+}
+
+/// What is behind the header of a blob that can be read without a key.
+pub(super) enum Payload<'a> {
+    /// The plaintext, no longer than it may be.
+    Plain(&'a [u8]),
+    /// Frames; how long their plaintext is shows only when they are decoded.
+    Zstd(&'a [u8]),
+}
+
+/// Everything about decoding that needs no memory for the plaintext.
+pub(super) fn payload(encoded: &[u8], plain_bytes_max: usize, crc: CrcPolicy) -> Result<Payload<'_>> {
     let kind = match crc {
         CrcPolicy::Check => check_crc(encoded)?,
         CrcPolicy::Ignore => BlobHeader::parse(encoded)?.kind,
     };
     let payload = &encoded[kind.header_bytes()..];
-    let plain_bytes_max = usize::try_from(plain_bytes_max).unwrap_or(usize::MAX);
     match kind {
-        BlobKind::Plain if payload.len() > plain_bytes_max => Err(too_long(payload.len(), plain_bytes_max)),
-        BlobKind::Plain => Ok(payload.to_vec()),
-        BlobKind::PlainZstd => zstd_frames::decompress(payload, plain_bytes_max),
+        BlobKind::Plain if payload.len() > plain_bytes_max => {
+            Err(Error::corrupt(format!("blob holds {} bytes, more than {plain_bytes_max}", payload.len())))
+        }
+        BlobKind::Plain => Ok(Payload::Plain(payload)),
+        BlobKind::PlainZstd => Ok(Payload::Zstd(payload)),
         BlobKind::Encrypted | BlobKind::EncryptedZstd => {
             Err(Error::corrupt("unable to decode blob - it is encrypted, and there is no key"))
         }
     }
-}
-
-/// The error for a plain blob that holds more than it may.
-pub(super) fn too_long(bytes: usize, plain_bytes_max: usize) -> Error {
-    Error::corrupt(format!("blob holds {bytes} bytes, more than {plain_bytes_max}"))
 }
 
 /// An unencrypted blob of `plain`. The caller bounds `plain`: 16 MiB for chunks and for blobs that go over the wire.

@@ -6,9 +6,9 @@
 
 use std::cell::RefCell;
 
-use super::blob::{BlobHeader, BlobKind, CrcPolicy, check_crc, too_long};
+use super::blob::{CrcPolicy, Payload, payload};
 use super::zstd_frames::Decoder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 thread_local! {
     static DECODER: RefCell<Decoder> = RefCell::new(Decoder::default());
@@ -19,20 +19,11 @@ thread_local! {
 ///
 /// `look` must not itself look into a blob.
 pub fn with_plain<T>(encoded: &[u8], plain_bytes_max: u64, crc: CrcPolicy, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-    let kind = match crc {
-        CrcPolicy::Check => check_crc(encoded)?,
-        CrcPolicy::Ignore => BlobHeader::parse(encoded)?.kind,
-    };
-    let payload = &encoded[kind.header_bytes()..];
     let plain_bytes_max = usize::try_from(plain_bytes_max).unwrap_or(usize::MAX);
-    match kind {
-        BlobKind::Plain if payload.len() > plain_bytes_max => Err(too_long(payload.len(), plain_bytes_max)),
-        BlobKind::Plain => Ok(look(payload)),
-        BlobKind::PlainZstd => {
-            DECODER.with_borrow_mut(|decoder| decoder.decompress(payload, plain_bytes_max).map(look))
-        }
-        BlobKind::Encrypted | BlobKind::EncryptedZstd => {
-            Err(Error::corrupt("unable to decode blob - it is encrypted, and there is no key"))
+    match payload(encoded, plain_bytes_max, crc)? {
+        Payload::Plain(plain) => Ok(look(plain)),
+        Payload::Zstd(frames) => {
+            DECODER.with_borrow_mut(|decoder| decoder.decompress(frames, plain_bytes_max).map(look))
         }
     }
 }
@@ -40,7 +31,7 @@ pub fn with_plain<T>(encoded: &[u8], plain_bytes_max: u64, crc: CrcPolicy, look:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::blob::{Compression, decode, encode};
+    use crate::format::blob::{BlobKind, Compression, decode, encode};
 
     fn texts(encoded: &[u8], max: u64) -> (Result<Vec<u8>, String>, Result<Vec<u8>, String>) {
         let seen = with_plain(encoded, max, CrcPolicy::Check, <[u8]>::to_vec).map_err(|e| e.to_string());
