@@ -35,7 +35,8 @@ const LOGGED_CHARS_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Logins {
     ours: Checks,
-    machine: Checks,
+    /// Only where there is a PAM to ask.
+    machine: Option<Checks>,
     verdicts: Verdicts,
     lines: Arc<Lines>,
 }
@@ -45,7 +46,7 @@ impl Logins {
     pub fn new() -> Result<Self> {
         Ok(Self {
             ours: Checks::new("login", CHECKS_MAX)?,
-            machine: Checks::new("pam", if cfg!(feature = "pam") { MACHINE_CHECKS_MAX } else { 1 })?,
+            machine: cfg!(feature = "pam").then(|| Checks::new("pam", MACHINE_CHECKS_MAX)).transpose()?,
             verdicts: Verdicts::default(),
             lines: Arc::default(),
         })
@@ -53,10 +54,10 @@ impl Logins {
 
     /// Whether the secret is right. A check that has begun goes on when nobody waits for it any more, and keeps its place until then.
     async fn check(&self, doubt: &Doubt, keys: &ServerKeys) -> Result<bool> {
-        if !doubt.asks_machine() {
+        let Some(machine) = self.machine.as_ref().filter(|_| doubt.asks_machine()) else {
             return self.ours.run(doubt, keys).await;
-        }
-        let asked = tokio::time::timeout(MACHINE_PATIENCE, self.machine.run(doubt, keys)).await;
+        };
+        let asked = tokio::time::timeout(MACHINE_PATIENCE, machine.run(doubt, keys)).await;
         asked.unwrap_or_else(|_| {
             let seconds = MACHINE_PATIENCE.as_secs();
             tracing::warn!(user = %doubt.auth_id, "PAM has not answered for {seconds} s: the login is refused");
