@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,13 +58,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and inode of the file; nobody else's while the listener lives.
+    file: (u64, u64),
 }
 
 impl ControlSocket {
     /// Opens the socket in `dir`, whose lock the caller holds: what lies there under its name is of a daemon that was killed.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(CONTROL_SOCKET);
-        let open = || -> std::io::Result<UnixListener> {
+        let open = || -> std::io::Result<(UnixListener, (u64, u64))> {
             match std::fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -73,10 +75,10 @@ impl ControlSocket {
             let listener = UnixListener::bind(reachable)?;
             // Who connects before this is asked who they are all the same.
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-            Ok(listener)
+            Ok((listener, file_id(&path)?))
         };
-        let listener = open().io_context(|| format!("open the control socket {path:?}"))?;
-        Ok(Self { listener, path })
+        let (listener, file) = open().io_context(|| format!("open the control socket {path:?}"))?;
+        Ok(Self { listener, path, file })
     }
 
     /// Serves commands until the daemon closes. A command under way gets its answer, for the daemon ends after its tasks.
@@ -111,9 +113,15 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // If it stays, the next daemon removes it.
-        let _ = std::fs::remove_file(&self.path);
+        // Not that of the next daemon, which may have begun already. If ours stays, the next one removes it.
+        if file_id(&self.path).is_ok_and(|found| found == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn file_id(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Whether the peer is root or runs as this process does.
@@ -247,6 +255,17 @@ mod tests {
 
     fn parts(dir: &Path) -> (Arc<App>, Arc<Router>) {
         (Arc::new(test_support::app(dir, test_support::first_users(), [])), Arc::new(api::router()))
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_late_leaves_the_socket_of_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = ControlSocket::open(dir.path()).unwrap();
+        let new = ControlSocket::open(dir.path()).unwrap();
+        drop(old);
+        assert!(ControlClient::reach(dir.path()).await.is_some());
+        drop(new);
+        assert!(!dir.path().join(CONTROL_SOCKET).exists());
     }
 
     async fn versions(client: &ControlClient) -> Value {

@@ -58,8 +58,8 @@ pub struct KnownChunks {
     running: Mutex<Vec<JoinHandle<()>>>,
     /// Without the finish check, what the appends have seen has to last from the first of them on.
     since_start: Option<TakenWatch>,
-    /// Both were on when the session began.
-    checked_at_append: bool,
+    /// Chunks may have got past append and preflight without anybody asking for their lengths: one of the two was off, be it for a while.
+    was_unasked: AtomicBool,
     budget: Duration,
 }
 
@@ -118,7 +118,7 @@ impl KnownChunks {
         session: Arc<Mutex<Session>>,
     ) -> Self {
         let since_start = (!store.config().checks.finish).then(|| store.watch_taken());
-        let checked_at_append = store.config().checks.finish_by_name();
+        let was_unasked = AtomicBool::new(!store.config().checks.finish_by_name());
         Self {
             store,
             lease,
@@ -131,7 +131,7 @@ impl KnownChunks {
             preflights: Mutex::default(),
             running: Mutex::default(),
             since_start,
-            checked_at_append,
+            was_unasked,
             budget: PREFLIGHT_BUDGET,
         }
     }
@@ -150,7 +150,11 @@ impl KnownChunks {
 
     /// Sees that the chunks of an append are there, all in one batch.
     pub async fn check_append(&self, plan: &AppendPlan) -> Result<()> {
-        if !self.store.config().checks.append || plan.digests.is_empty() {
+        if plan.digests.is_empty() {
+            return Ok(());
+        }
+        if !self.store.config().checks.append {
+            self.was_unasked.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let started = Instant::now();
@@ -269,7 +273,7 @@ impl KnownChunks {
     /// their append, of those that an index brought along by its preflight. One that went on past its budget, or failed, has not seen all.
     pub(super) fn lengths_are_seen(&self) -> bool {
         let is_clean = |verdict: &watch::Receiver<Option<Verdict>>| *verdict.borrow() == Some(Verdict::Clean);
-        self.checked_at_append && self.preflights.lock().values().all(is_clean)
+        !self.was_unasked.load(Ordering::Relaxed) && self.preflights.lock().values().all(is_clean)
     }
 
     async fn check_sorted(&self, digests: &[Digest], progress: &Progress) -> Result<()> {

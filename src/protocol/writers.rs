@@ -381,6 +381,13 @@ impl Writers {
 }
 
 impl AppendPlan {
+    /// A plan to name these chunks, for tests of what is asked about them.
+    #[cfg(test)]
+    pub fn naming(digests: Vec<Digest>) -> Self {
+        let entries = Entries::Fixed(digests.iter().map(|digest| (0, *digest)).collect());
+        Self { wid: WriterId::new(1).expect("a number"), digests, entries, start: 0, end: 0 }
+    }
+
     /// The first chunk, in the order of the request, that `is` so.
     pub fn first_that(&self, is: impl Fn(&Digest) -> bool) -> Option<Digest> {
         match &self.entries {

@@ -42,6 +42,7 @@ impl KnownChunks {
     /// session. An error if a chunk is missing, or if one could not be checked.
     pub async fn preflight(self: &Arc<Self>, archive: &ArchiveName, index: &IndexReader) -> Result<()> {
         if !self.store.config().checks.preflight {
+            self.was_unasked.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let mut verdict = self.preflight_of(archive, index);

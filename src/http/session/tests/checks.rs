@@ -10,6 +10,7 @@ use crate::format::dynamic_index::DynamicEntry;
 use crate::http::known_chunks::KnownChunks;
 use crate::http::session::Ending;
 use crate::protocol::backup::{About, Session};
+use crate::protocol::writers::AppendPlan;
 use crate::sync::Mutex;
 use crate::task::Task;
 
@@ -407,6 +408,31 @@ async fn row_4_a_chunk_that_vanishes_behind_a_copied_index_fails_finish() {
     let text = format!("stat registered chunks failed - stat failed on {} - {NO_ENTRY}", digests[0]);
     assert_eq!(client.ask("POST", "/finish").await, (400, text));
     gone_and_marked(&world, session, &base).await;
+}
+
+/// What was named while a check was off has not been asked for its length, so finish asks for inodes, though both are on again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_was_off_for_a_while_is_made_up_for_at_finish() {
+    let all = CheckSwitches::default();
+    for off in [CheckSwitches { append: false, ..all }, CheckSwitches { preflight: false, ..all }] {
+        let world = World::new().await;
+        let switch = |checks| world.store.set_config(DatastoreConfig { checks, ..(*world.store.config()).clone() });
+        full_backup(&world, "host/a", 0, &[1, 2, 3]).await;
+        let (known, _task) = checks_of(&world, snapshot("host/a", 1)).await;
+        let known = Arc::new(known);
+        let index = known.lease().open_base_index(&ARCHIVE.parse().unwrap()).await.unwrap();
+        let plan = AppendPlan::naming(vec![Digest::of(&plain(1))]);
+        known.preflight(&ARCHIVE.parse().unwrap(), &index).await.unwrap();
+        known.check_append(&plan).await.unwrap();
+        assert!(known.lengths_are_seen());
+        switch(off);
+        known.preflight(&ARCHIVE.parse().unwrap(), &index).await.unwrap();
+        known.check_append(&plan).await.unwrap();
+        switch(all);
+        assert!(!known.lengths_are_seen(), "{off:?}");
+        known.end().await;
+        known.lease().abandon().await.unwrap();
+    }
 }
 
 /// The checks of a session without its connection.
