@@ -249,8 +249,9 @@ impl fmt::Display for ParamErrors {
 impl std::error::Error for ParamErrors {}
 
 impl From<ParamErrors> for Error {
+    /// Keeps the names below the error, for the format that shows each by itself.
     fn from(errors: ParamErrors) -> Self {
-        Self::invalid(errors.to_string())
+        Self::invalid("").with_source(errors)
     }
 }
 
