@@ -206,10 +206,7 @@ mod tests {
             (200, r#"{"errors":{},"message":"permission check failed","status":403,"success":false}"#.into())
         );
         let wrong = Error::from(ParamErrors::one("a", "bad"));
-        assert_eq!(
-            shown(error(Format::Json, &wrong)).await,
-            (400, "parameter verification failed - 'a': bad".into())
-        );
+        assert_eq!(shown(error(Format::Json, &wrong)).await, (400, "parameter verification failed - 'a': bad".into()));
         assert_eq!(
             shown(error(Format::ExtJs, &wrong)).await,
             (

@@ -163,7 +163,8 @@ pub(super) const ROUTES: &[Route] = &[
         params: with_settings![
             ParamSpec::required("name", ParamKind::DATASTORE, "Name of the new datastore."),
             ParamSpec::required("path", ABSOLUTE_PATH, "Its directory, which is made if it is missing."),
-            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.").or("0"),
+            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.")
+                .or("false"),
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(create(context, params)),
@@ -200,9 +201,9 @@ pub(super) const ROUTES: &[Route] = &[
         body: BodyUse::Parameters,
         params: &[
             STORE,
-            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("0"),
+            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("false"),
             ParamSpec::optional("destroy-data", ParamKind::Boolean, "Remove its directory with all backups too.")
-                .or("0"),
+                .or("false"),
             CONFIG_DIGEST,
         ],
         returns: Returns::UPID,

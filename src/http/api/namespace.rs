@@ -40,7 +40,7 @@ pub(super) const ROUTES: &[Route] = &[
         params: &[
             STORE,
             ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where to begin; the root if left out."),
-            ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How far down; all if left out."),
+            ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How many levels below.").or("7"),
         ],
         returns: Returns::Data(Shape::Array(&NAMESPACE)),
         handler: |context, params| Box::pin(list(context, params)),
@@ -68,7 +68,7 @@ pub(super) const ROUTES: &[Route] = &[
         params: &[
             STORE,
             ParamSpec::required("ns", ParamKind::NAMESPACE, "Which one."),
-            ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it."),
+            ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it.").or("false"),
             ERROR_ON_PROTECTED,
         ],
         returns: Returns::Data(REMOVED),
