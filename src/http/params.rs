@@ -108,8 +108,8 @@ impl ParamKind {
     pub const DATASTORE: Self = Self::Text { pattern: SAFE_ID_PATTERN, min: 3, max: 32, matches: types::is_safe_id };
     /// `vm`, `ct` or `host`.
     pub const BACKUP_TYPE: Self = Self::Enum(&["vm", "ct", "host"]);
-    /// Seconds since the epoch, from 1 to the end of the year 9999: what has a name in a datastore.
-    pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: 253_402_300_799 };
+    /// Seconds since the epoch, from 1 to the day before the last of the year 9999: what has a name in a datastore.
+    pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: 253_402_207_200 };
     /// A namespace, the empty text for the root.
     pub const NAMESPACE: Self = Self::Text {
         pattern: r"^([A-Za-z0-9_][A-Za-z0-9._\-]*(/[A-Za-z0-9_][A-Za-z0-9._\-]*){0,6})?$",

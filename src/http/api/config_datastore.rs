@@ -18,7 +18,7 @@ use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
-use crate::types::{AuthId, DatastoreName, Namespace};
+use crate::types::{AuthId, DatastoreName, Namespace, Schedule};
 
 const LIST: &str = "config/datastore";
 const ONE: &str = "config/datastore/{store}";
@@ -303,6 +303,9 @@ fn tuning(text: &str) -> Result<Vec<(&'static str, TomlValue)>> {
 }
 
 fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<()> {
+    // What the file's own check would refuse too, but not as a parameter of that name.
+    params.parsed_opt::<Schedule>("gc-schedule")?;
+    params.parsed_opt::<MaintenanceMode>("maintenance-mode")?;
     if let Some(text) = params.text("tuning") {
         let options = tuning(text)?;
         TUNING.iter().try_for_each(|key| draft.unset("datastore", name.as_str(), key))?;
