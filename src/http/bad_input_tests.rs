@@ -290,6 +290,8 @@ async fn what_handlers_find_wrong_is_named_too() {
         ("POST", format!("config/datastore?name=new&path={}/main/x", server.dir().display()), "path"),
         ("POST", "config/datastore?name=new&path=/nowhere&gc-schedule=never-ever".to_owned(), "gc-schedule"),
         ("POST", "config/prune?id=job&store=main&schedule=never-ever".to_owned(), "schedule"),
+        ("POST", format!("{store}/namespace?parent=a/b/c/d/e/f/g&name=h"), "name"),
+        ("POST", "access/users?userid=new@ldap".to_owned(), "userid"),
         ("POST", format!("{store}/verify?backup-type=vm"), "backup-id"),
         ("POST", format!("{store}/verify?backup-id=100"), "backup-type"),
         ("POST", format!("{store}/verify?backup-time=1"), "backup-type"),
@@ -345,4 +347,30 @@ async fn a_target_is_cut_off_at_its_limit() {
         let answer = server.get(&target(length)).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {answer:.200}");
     }
+}
+
+/// Calls that stream look at the query alone; all others refuse what is neither a form nor JSON.
+#[tokio::test]
+async fn the_type_of_a_body_counts_where_parameters_are_read_from_it() {
+    let server = wired_with(|_| {}).await;
+    let login = format!("{}content-type: text/plain\r\n", super::test_support::ADMIN);
+    let mut streaming = BTreeSet::new();
+    for route in api::router().routes() {
+        let answer = server.request(route.method.as_str(), &target(route, "json"), &login, None).await;
+        let refused = answer.starts_with("HTTP/1.1 400 ") && answer.contains("unsupported content type");
+        assert_eq!(refused, route.body == BodyUse::Parameters, "{route:?}: {answer:.300}");
+        if !refused {
+            streaming.insert(format!("{route:?}"));
+        }
+    }
+    let store = "admin/datastore/{store}";
+    let want = [
+        format!("GET {store}/download"),
+        format!("GET {store}/download-decoded"),
+        format!("POST {store}/upload-backup-log"),
+        "GET nodes/{node}/tasks/{upid}/log".to_owned(),
+        "GET backup".to_owned(),
+        "GET reader".to_owned(),
+    ];
+    assert_eq!(streaming, BTreeSet::from(want));
 }

@@ -7,7 +7,7 @@ use super::groups::{ERROR_ON_PROTECTED, REMOVED, on_protected};
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
-use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
+use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
 use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{Namespace, is_safe_id};
@@ -98,6 +98,8 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let parent: Namespace = params.parsed_opt("parent")?.unwrap_or_default();
     let name = params.text("name").unwrap_or_default();
+    // Too deep or too long with all that stands before it.
+    parent.child(name).map_err(|e| ParamErrors::one("name", e.to_string()))?;
     let made = place.open(&context)?.create_namespace(&parent, name).await?;
     reply(made.to_string())
 }
