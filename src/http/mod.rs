@@ -51,6 +51,10 @@ pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
 pub use user_book::{Change, UserBook, UsersFile};
 
 #[cfg(test)]
+mod answer_tests;
+#[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
 mod login_tests;
 #[cfg(test)]
 mod maintenance_tests;

@@ -467,7 +467,7 @@ async fn answers_have_the_shape_of_their_row() {
 }
 
 /// A body without its transfer encoding.
-fn unchunked(head: &str, body: &str) -> String {
+pub(super) fn unchunked(head: &str, body: &str) -> String {
     if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         return body.to_owned();
     }

@@ -17,13 +17,13 @@ const PASSWORD: ParamKind = ParamKind::line(1, 1024);
 /// A password that is set; one that is shown may be shorter.
 pub(super) const NEW_PASSWORD: ParamKind = ParamKind::line(PASSWORD_CHARS_MIN, 1024);
 pub(super) const USERNAME: ParamKind = ParamKind::Text {
-    pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
+    pattern: r"^[^\s:/\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
     min: 3,
     max: 64,
     matches: |s| s.parse::<Userid>().is_ok(),
 };
 pub(super) const AUTH_ID: ParamKind = ParamKind::Text {
-    pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}(![A-Za-z0-9_][A-Za-z0-9._\-]{0,63})?$",
+    pattern: r"^[^\s:/\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}(![A-Za-z0-9_][A-Za-z0-9._\-]{0,63})?$",
     min: 3,
     max: 129,
     matches: |s| s.parse::<AuthId>().is_ok(),

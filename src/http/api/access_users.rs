@@ -11,7 +11,7 @@ use super::access_tokens::{TOKEN, token_item};
 use crate::auth::{Account, AccountChange, AclPath, DETAIL_CHARS_MAX, Detail, Privileges, Users, hash_password};
 use crate::clock::EpochSecs;
 use crate::error::Result;
-use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
 use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
@@ -158,6 +158,7 @@ async fn list(context: RequestContext, params: Params) -> Result<Reply> {
 
 async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let user: Userid = params.parsed("userid")?;
+    Users::check_realm(&user).map_err(|e| ParamErrors::one("userid", e.to_string()))?;
     let change = change_of(&params);
     let hash = match params.text("password").map(ToOwned::to_owned) {
         Some(password) => Some(context.app.compute.run(move || hash_password(&password)).await??),

@@ -18,7 +18,7 @@ use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
-use crate::types::{AuthId, DatastoreName, Namespace};
+use crate::types::{AuthId, DatastoreName, Namespace, Schedule};
 
 const LIST: &str = "config/datastore";
 const ONE: &str = "config/datastore/{store}";
@@ -163,7 +163,8 @@ pub(super) const ROUTES: &[Route] = &[
         params: with_settings![
             ParamSpec::required("name", ParamKind::DATASTORE, "Name of the new datastore."),
             ParamSpec::required("path", ABSOLUTE_PATH, "Its directory, which is made if it is missing."),
-            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.").or("0"),
+            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.")
+                .or("false"),
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(create(context, params)),
@@ -200,9 +201,9 @@ pub(super) const ROUTES: &[Route] = &[
         body: BodyUse::Parameters,
         params: &[
             STORE,
-            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("0"),
+            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("false"),
             ParamSpec::optional("destroy-data", ParamKind::Boolean, "Remove its directory with all backups too.")
-                .or("0"),
+                .or("false"),
             CONFIG_DIGEST,
         ],
         returns: Returns::UPID,
@@ -302,6 +303,9 @@ fn tuning(text: &str) -> Result<Vec<(&'static str, TomlValue)>> {
 }
 
 fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<()> {
+    // What the file's own check would refuse too, but not as a parameter of that name.
+    params.parsed_opt::<Schedule>("gc-schedule")?;
+    params.parsed_opt::<MaintenanceMode>("maintenance-mode")?;
     if let Some(text) = params.text("tuning") {
         let options = tuning(text)?;
         TUNING.iter().try_for_each(|key| draft.unset("datastore", name.as_str(), key))?;

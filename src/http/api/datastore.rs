@@ -61,7 +61,8 @@ pub(super) const ROUTES: &[Route] = &[
                 "verbose",
                 ParamKind::Boolean,
                 "Also count groups and show the last garbage collection.",
-            ),
+            )
+            .or("false"),
         ],
         returns: Returns::Data(STATUS),
         handler: |context, params| Box::pin(status(context, params)),

@@ -7,7 +7,7 @@ use super::groups::{ERROR_ON_PROTECTED, REMOVED, on_protected};
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
-use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
+use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
 use crate::http::rights::{HandlerRule, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{Namespace, is_safe_id};
@@ -40,7 +40,7 @@ pub(super) const ROUTES: &[Route] = &[
         params: &[
             STORE,
             ParamSpec::optional("parent", ParamKind::NAMESPACE, "Where to begin; the root if left out."),
-            ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How far down; all if left out."),
+            ParamSpec::optional("max-depth", ParamKind::Integer { min: 0, max: 7 }, "How many levels below.").or("7"),
         ],
         returns: Returns::Data(Shape::Array(&NAMESPACE)),
         handler: |context, params| Box::pin(list(context, params)),
@@ -68,7 +68,7 @@ pub(super) const ROUTES: &[Route] = &[
         params: &[
             STORE,
             ParamSpec::required("ns", ParamKind::NAMESPACE, "Which one."),
-            ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it."),
+            ParamSpec::optional("delete-groups", ParamKind::Boolean, "With everything in it.").or("false"),
             ERROR_ON_PROTECTED,
         ],
         returns: Returns::Data(REMOVED),
@@ -98,6 +98,8 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let parent: Namespace = params.parsed_opt("parent")?.unwrap_or_default();
     let name = params.text("name").unwrap_or_default();
+    // Too deep or too long with all that stands before it.
+    parent.child(name).map_err(|e| ParamErrors::one("name", e.to_string()))?;
     let made = place.open(&context)?.create_namespace(&parent, name).await?;
     reply(made.to_string())
 }

@@ -22,7 +22,16 @@ use crate::http::rows::Rows;
 use crate::task::{self, Download, Filter, Listed, StatusClass, TaskState};
 use crate::types::{DatastoreName, Namespace, Upid};
 
-pub(super) const NODE: ParamSpec = ParamSpec::required("node", ParamKind::ANY_TEXT, "Any name: there is one node.");
+pub(super) const NODE: ParamSpec = ParamSpec::required(
+    "node",
+    ParamKind::Text {
+        pattern: r"^[^/\x00-\x1f\x7f-\x9f]*$",
+        min: 1,
+        max: 255,
+        matches: |text| !text.chars().any(|c| c == '/' || c.is_control()),
+    },
+    "Any name: there is one node.",
+);
 
 /// 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
 const UPID: ParamSpec = ParamSpec::required(

@@ -34,7 +34,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
             ParamKind::BACKUP_TIME,
             "Time of the snapshot; all of the group if left out.",
         ),
-        ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces down; all if left out."),
+        ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below.").or("7"),
         ParamSpec::optional("ignore-verified", ParamKind::Boolean, "Leave out what has been verified.").or("true"),
         ParamSpec::optional(
             "outdated-after",
