@@ -16,6 +16,7 @@ mod dispatch;
 mod host;
 mod known_chunks;
 mod lifecycle;
+mod listed;
 mod listener;
 mod login;
 mod maintenance;
@@ -50,6 +51,8 @@ pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
 pub use user_book::{Change, UserBook, UsersFile};
 
+#[cfg(test)]
+mod listed_tests;
 #[cfg(test)]
 mod login_tests;
 #[cfg(test)]
