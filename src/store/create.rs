@@ -340,8 +340,8 @@ fn check_finished(disk: &Disk, layout: &Layout) -> Result<()> {
     }
 }
 
-/// Looks at base, the creation's marker, `.chunks` and `.lock`, and says who owns new objects: `owner` or, when we run as root (`user` 0), the base's owner.
-/// `None` if that is us.
+/// Looks at base, the creation's marker, `.chunks` and `.lock`, and says who owns new objects: `owner` or, when we run as root (`user` 0),
+/// the base's owner. `None` if that is us.
 pub(super) fn check_top(
     disk: &Disk,
     layout: &Layout,
@@ -510,6 +510,10 @@ mod tests {
         make(&base, Disk::with_fault(crash)).await.unwrap_err();
         let before = tree(&base);
         assert!(base.join(".chunks/0000").is_dir() && base.join(MARKER).is_file(), "{before:?}");
+        for exact in [false, true] {
+            let text = check_top(&Disk::real(), &Layout::new(&base), None, 0, exact).unwrap_err().to_string();
+            assert!(text.contains("the creation of this datastore was cut off"), "{text}");
+        }
         for name in ["host", "x", ".chunks/x", ".chunks/0000/chunk", ".chunks/FFFF", ".chunks/0001x"] {
             let path = base.join(name);
             std::fs::File::create_new(&path)
