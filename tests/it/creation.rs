@@ -198,7 +198,7 @@ async fn a_create_by_a_daemon_goes_on_when_its_command_is_cut_off_and_is_complet
     };
     let config = || std::fs::read_to_string(data.join("config.toml")).unwrap();
     for signal in SIGNALS {
-        let name = format!("s{}", signal.as_raw());
+        let name = format!("signal-{}", signal.as_raw());
         let base = folder.path().join(&name);
         let create = || by_daemon(&["create", &name, text(&base)]);
         interrupted(create(), &base, signal);
