@@ -599,9 +599,8 @@ async fn rules_of_handlers_keep_a_stranger_out_as_they_say() {
                 "{row}, {caller}: {answer:.300}"
             );
             let data = || serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"].clone();
-            match *said {
-                "an empty list" => assert_eq!(data(), serde_json::json!([]), "{row}, {caller}"),
-                _ => {}
+            if *said == "an empty list" {
+                assert_eq!(data(), serde_json::json!([]), "{row}, {caller}");
             }
         }
     }
