@@ -16,6 +16,7 @@ mod dispatch;
 mod host;
 mod known_chunks;
 mod lifecycle;
+mod listed;
 mod listener;
 mod login;
 mod maintenance;
@@ -54,6 +55,8 @@ pub use user_book::{Change, UserBook, UsersFile};
 mod answer_tests;
 #[cfg(test)]
 mod bad_input_tests;
+#[cfg(test)]
+mod listed_tests;
 #[cfg(test)]
 mod login_tests;
 #[cfg(test)]

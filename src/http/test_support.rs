@@ -90,13 +90,18 @@ pub(super) fn app_with(
 
 /// A datastore `main` in `dir` without its 65,536 chunk directories, which are made as chunks come.
 pub(super) async fn datastore(dir: &Path) -> Datastore {
+    datastore_named(dir, "main").await
+}
+
+/// The same under another name.
+pub(super) async fn datastore_named(dir: &Path, name: &str) -> Datastore {
     use std::os::unix::fs::PermissionsExt;
-    let base = dir.join("main");
+    let base = dir.join(name);
     for (path, mode) in [(base.clone(), 0o755), (base.join(".chunks"), 0o750)] {
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    let config = DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new("main".parse().unwrap(), base) };
+    let config = DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new(name.parse().unwrap(), base) };
     let engine = Engine::start("test", &EngineConfig::default()).unwrap();
     Datastore::open(config, engine, Clock::system()).await.unwrap()
 }

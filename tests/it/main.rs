@@ -9,6 +9,7 @@ mod bench_run;
 mod connections;
 mod counts;
 mod crash;
+mod creation;
 mod damaged;
 mod download;
 mod engines;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::http::login;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{HandlerRule, Ownership, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
@@ -87,6 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "access/password",
         access: Access::Handler(HandlerRule {
             grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+            groups: Ownership::Any,
             also: "users their own, with confirmation-password",
         }),
         body: BodyUse::Parameters,

@@ -12,9 +12,10 @@ use crate::config::{DatastoreSection, Draft};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
 use crate::error::{Error, Result};
 use crate::http::context::App;
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
@@ -141,14 +142,17 @@ const SECTION: Shape = Shape::Object(&[
 
 const VERSION: &[Field] = &[Field::new("digest", Shape::Text, "Of the configuration file.")];
 
+const SEEN: RowFilter = RowFilter {
+    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE), Where::EachDatastore)],
+    own: Own::Nothing,
+    is_refused_if_empty: false,
+};
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: LIST,
-        access: Access::Handler(HandlerRule {
-            grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE), Where::EachDatastore)],
-            also: "",
-        }),
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[],
         returns: Returns::With(Shape::Array(&SECTION), VERSION),
@@ -251,10 +255,8 @@ fn no_such(name: &DatastoreName) -> Error {
 }
 
 async fn list(context: RequestContext, _: Params) -> Result<Reply> {
-    const VISIBLE: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE);
     let now = context.app.config.get();
-    let visible =
-        |section: &&DatastoreSection| context.datastore_privileges(&section.name, &Namespace::root()).has_any(VISIBLE);
+    let visible = |section: &&DatastoreSection| SEEN.shows(&context, About::Datastore(&section.name));
     let rows: Vec<Value> = now.config.datastores.iter().filter(visible).map(section_json).collect();
     Ok(versioned(rows.into(), &now.digest))
 }

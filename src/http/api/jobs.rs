@@ -8,9 +8,10 @@ use super::{CONFIG_DIGEST, RequestContext, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::config::{Draft, JOB_ID_CHARS, JobSection, KEEP_KEYS, Loaded, PruneJobSection, VerifyJobSection};
 use crate::error::{Error, Result};
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where};
+use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, Answer, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled::no_such;
 use crate::jobs::state::JobKey;
@@ -31,7 +32,15 @@ impl Kind {
         }
     }
 
-    /// Who may change and start jobs; whoever may audit sees them too.
+    /// Who sees jobs.
+    fn seen(self) -> RowFilter {
+        match self {
+            Self::Prune => PRUNE_SEEN,
+            Self::Verify => VERIFY_SEEN,
+        }
+    }
+
+    /// Who may change and start jobs.
     fn privilege(self) -> Privileges {
         match self {
             Self::Prune => Privileges::DATASTORE_MODIFY,
@@ -63,11 +72,7 @@ impl Kind {
     }
 
     fn may_see(self, context: &RequestContext, job: &JobSection) -> bool {
-        self.holds(context, job, self.privilege().union(Privileges::DATASTORE_AUDIT))
-    }
-
-    pub(super) fn holds(self, context: &RequestContext, job: &JobSection, wanted: Privileges) -> bool {
-        context.datastore_privileges(&job.store, &job.ns).has_any(wanted)
+        self.seen().shows(context, About::Namespace(&job.store, &job.ns))
     }
 
     /// What the asker may see of all jobs of the kind.
@@ -198,18 +203,24 @@ const VERIFY_JOB: Shape = Shape::Object(verify_job_fields![]);
 
 const WITH_DIGEST: &[Field] = &[Field::new("digest", Shape::Text, "Names this version of the configuration.")];
 
-const SEE_PRUNE: Access = Access::Handler(HandlerRule {
-    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_MODIFY), Where::JobNamespace)],
-    also: "",
-});
-const SEE_VERIFY: Access = Access::Handler(HandlerRule {
-    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_VERIFY), Where::JobNamespace)],
-    also: "",
-});
-pub(super) const CHANGE_PRUNE: Access =
-    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_MODIFY, Where::JobNamespace)], also: "" });
-pub(super) const CHANGE_VERIFY: Access =
-    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_VERIFY, Where::JobNamespace)], also: "" });
+const PRUNE_SEEN: RowFilter =
+    seen_by(&[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_MODIFY), Where::JobNamespace)]);
+const VERIFY_SEEN: RowFilter =
+    seen_by(&[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_VERIFY), Where::JobNamespace)]);
+pub(super) const LIST_PRUNE: Access = Access::Listed(PRUNE_SEEN);
+pub(super) const LIST_VERIFY: Access = Access::Listed(VERIFY_SEEN);
+const SEE_PRUNE: Access = handled(PRUNE_SEEN.grants);
+const SEE_VERIFY: Access = handled(VERIFY_SEEN.grants);
+pub(super) const CHANGE_PRUNE: Access = handled(&[(Privileges::DATASTORE_MODIFY, Where::JobNamespace)]);
+pub(super) const CHANGE_VERIFY: Access = handled(&[(Privileges::DATASTORE_VERIFY, Where::JobNamespace)]);
+
+const fn seen_by(grants: &'static [(Privileges, Where)]) -> RowFilter {
+    RowFilter { grants, own: Own::Nothing, is_refused_if_empty: false }
+}
+
+const fn handled(grants: &'static [(Privileges, Where)]) -> Access {
+    Access::Handler(HandlerRule { grants, groups: Ownership::Any, also: "" })
+}
 
 const fn row(
     method: Method,
@@ -227,7 +238,7 @@ pub(super) const ROUTES: &[Route] = &[
     row(
         Method::GET,
         "config/prune",
-        SEE_PRUNE,
+        LIST_PRUNE,
         &[],
         Returns::With(Shape::Array(&PRUNE_JOB), WITH_DIGEST),
         |context, _| Box::pin(list(context, Kind::Prune)),
@@ -288,7 +299,7 @@ pub(super) const ROUTES: &[Route] = &[
     row(
         Method::GET,
         "config/verify",
-        SEE_VERIFY,
+        LIST_VERIFY,
         &[],
         Returns::With(Shape::Array(&VERIFY_JOB), WITH_DIGEST),
         |context, _| Box::pin(list(context, Kind::Verify)),
