@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::chunks::Bench;
+use super::part::Part;
 use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
@@ -42,14 +43,16 @@ pub struct Verification {
     pub scope: Scope,
     /// What is left out.
     pub filter: Filter,
+    /// Which chunks of what is verified are read.
+    pub part: Part,
     /// Which groups of a namespace; for a group or snapshot the caller has asked already.
     pub permit: Permit,
 }
 
 impl fmt::Debug for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, scope, filter, .. } = self;
-        write!(f, "verification of {scope:?} of {} with {filter:?}", store.name())
+        let Self { store, scope, filter, part, .. } = self;
+        write!(f, "verification of {part} of {scope:?} of {} with {filter:?}", store.name())
     }
 }
 
@@ -83,7 +86,7 @@ impl Verification {
     /// A job of the configuration as it was when it became due; its task is of type [`JOB_WORKER_TYPE`] and has the id `STORE:JOB`. Jobs run
     /// as the superuser.
     pub fn job(store: Datastore, compute: ComputePool, scope: Scope, filter: Filter) -> Self {
-        Self { store, compute, scope, filter, permit: everybody() }
+        Self { store, compute, scope, filter, part: Part::All, permit: everybody() }
     }
 
     /// Starts it as a task of `auth`. It stops when somebody aborts the task, and when `closing` resolves: the daemon ends. `guard` is let go
@@ -138,7 +141,10 @@ impl Verification {
 
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.
     pub async fn run(&self, task: &Task) -> Result<(), String> {
-        let mut bench = Bench::new(&self.store, &self.compute, task);
+        let mut bench = Bench { part: self.part, ..Bench::new(&self.store, &self.compute, task) };
+        if !self.part.is_all() {
+            task.log(format!("only {} will be read: no snapshot is called verified for that", self.part));
+        }
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
@@ -149,6 +155,9 @@ impl Verification {
             walked = self.walk(&mut bench, &mut failures) => walked,
         };
         self.store.engine().buffers().release();
+        if !self.part.is_all() {
+            task.log(bench.figures.of_part(&self.part));
+        }
         let Failures { listed, more } = failures;
         if !listed.is_empty() {
             task.log("Failed to verify the following snapshots/groups:");

@@ -42,6 +42,16 @@ impl Bench<'_> {
         snapshot: &Snapshot,
         filter: &Filter,
     ) -> Result<Outcome> {
+        let outcome = self.look_at(ns, snapshot, filter).await?;
+        *match outcome {
+            Outcome::Ok => &mut self.figures.snapshots_ok,
+            Outcome::Failed => &mut self.figures.snapshots_failed,
+            Outcome::Skipped => &mut self.figures.snapshots_skipped,
+        } += 1;
+        Ok(outcome)
+    }
+
+    async fn look_at(&mut self, ns: &Namespace, snapshot: &Snapshot, filter: &Filter) -> Result<Outcome> {
         let (store, task, shown) = (self.store, self.task, self.shown(ns, snapshot));
         // A datastore that went into maintenance has no snapshots to skip.
         let _reading = store.begin_operation(Operation::Read)?;
@@ -96,6 +106,8 @@ impl Bench<'_> {
             worst = worst.max(outcome);
         }
         let state = match worst {
+            // What was not read may be wrong: the state tells of whole verifications.
+            FileOutcome::Ok if !self.part.is_all() => return Ok(Outcome::Ok),
             FileOutcome::Ok => VerifyOutcome::Ok,
             FileOutcome::Wrong => VerifyOutcome::Failed,
             FileOutcome::Unknown => {

@@ -21,6 +21,8 @@ use crate::sync::Mutex;
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot, Upid};
 
+mod partial;
+
 const T0: i64 = 1_717_597_418;
 const ARCHIVE: &str = "root.pxar.didx";
 
@@ -164,10 +166,15 @@ impl World {
 
     /// Verifies everything; the result of the task and its log.
     async fn verify(&self, filter: Filter) -> (Result<(), String>, Vec<String>) {
+        self.verify_part(filter, Part::All).await
+    }
+
+    /// The same, and reads only some of the chunks.
+    async fn verify_part(&self, filter: Filter, part: Part) -> (Result<(), String>, Vec<String>) {
         let scope = Scope::Namespace { ns: Namespace::root(), max_depth: None };
         let task = self.task().await;
         let upid = task.upid().clone();
-        let result = self.verification(scope, filter).run(&task).await;
+        let result = Verification { part, ..self.verification(scope, filter) }.run(&task).await;
         task.end(result.clone()).await;
         (result, self.log(&upid))
     }
