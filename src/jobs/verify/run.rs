@@ -13,7 +13,7 @@ use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
 use crate::store::{Datastore, GroupInfo, Operation};
-use crate::task::{Registry, Task};
+use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
 
 /// Worker type of a scheduled verification; its id is `STORE:JOB`.
@@ -142,6 +142,9 @@ impl Verification {
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.
     pub async fn run(&self, task: &Task) -> Result<(), String> {
         let mut bench = Bench { part: self.part, ..Bench::new(&self.store, &self.compute, task) };
+        // A new backup's is the only one of a snapshot that is called so.
+        let is_new = matches!(self.scope, Scope::Snapshot(..)) && task.upid().worker_type == "verify";
+        task.is_run_of(self.store.name(), if is_new { RunKind::VerifyNew } else { RunKind::Verify });
         if !self.part.is_all() {
             task.log(format!("only {} will be read: no snapshot is called verified for that", self.part));
         }
@@ -150,11 +153,13 @@ impl Verification {
             biased;
             () = task.aborted() => {
                 task.log("received abort request ...");
+                task.figures(&bench.figures);
                 return Err("task aborted".to_owned());
             }
             walked = self.walk(&mut bench, &mut failures) => walked,
         };
         self.store.engine().buffers().release();
+        task.figures(&bench.figures);
         if !self.part.is_all() {
             task.log(bench.figures.of_part(&self.part));
         }
