@@ -154,9 +154,16 @@ impl Screen {
                     bar.set_prefix(name);
                 }
                 let began = self.phase.as_ref().map_or_else(Instant::now, |phase| phase.began);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "0 to STEPS")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    clippy::cast_precision_loss,
+                    reason = "0 to STEPS"
+                )]
                 bar.set_position((share * STEPS as f64) as u64);
-                bar.set_message(left(share, began.elapsed()).map_or_else(String::new, |left| format!(", about {left} left")));
+                bar.set_message(
+                    left(share, began.elapsed()).map_or_else(String::new, |left| format!(", about {left} left")),
+                );
             }
         }
     }

@@ -52,12 +52,7 @@ struct Done {
     row: Value,
 }
 
-async fn work(
-    administration: &Administration,
-    store: &DatastoreName,
-    call: Call,
-    waiting: &Waiting,
-) -> Result<Done> {
+async fn work(administration: &Administration, store: &DatastoreName, call: Call, waiting: &Waiting) -> Result<Done> {
     if waiting.detach && administration.is_alone() {
         let text = "no server runs on this data directory, so the work would end with this command: leave out --detach";
         return Err(Error::invalid(text));
@@ -138,7 +133,8 @@ mod tests {
         let of = |kind: &str, figures: Value| summary(&json!({ "kind": kind, "figures": figures }));
         let gc = json!({ "removed-chunks": 3, "removed-bytes": 2048, "disk-chunks": 7, "disk-bytes": 1 });
         assert_eq!(of("gc", gc).unwrap(), "3 chunks removed (2.00 KiB), 0 too young to go (0 B), 7 in use (1 B)");
-        let all = json!({ "snapshots-ok": 1, "chunks-named": 9, "chunks-chosen": 9, "chunks-read": 5, "stored-bytes": 1 });
+        let all =
+            json!({ "snapshots-ok": 1, "chunks-named": 9, "chunks-chosen": 9, "chunks-read": 5, "stored-bytes": 1 });
         let right = "1 snapshots right, 0 failed, 0 skipped; 5 chunks read (1 B), 0 errors";
         assert_eq!(of("verify", all.clone()).unwrap(), right);
         let mut part = all;

@@ -75,7 +75,6 @@ pub struct Args {
     waiting: Waiting,
 }
 
-
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let call = call(&args);
     // For a program the plan itself, for people the log, which says the same.

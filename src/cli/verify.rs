@@ -123,7 +123,8 @@ mod tests {
                             "ignore-verified": true, "outdated-after": 3 });
         assert_eq!(snapshot, place);
         let sample = params("main --group ct/1 --percent 2.50 --seed 4").unwrap();
-        let wanted = json!({ "backup-type": "ct", "backup-id": "1", "ignore-verified": false, "percent": "2.5", "seed": 4 });
+        let wanted =
+            json!({ "backup-type": "ct", "backup-id": "1", "ignore-verified": false, "percent": "2.5", "seed": 4 });
         assert_eq!(sample, wanted);
         assert_eq!(params("main --n-of-m 3/30 --max-depth 0").unwrap()["n-of-m"], json!("3/30"));
         for (line, part) in [

@@ -222,8 +222,9 @@ mod tests {
         let text = std::fs::read_to_string(all.path(&store)).unwrap();
         assert!(text.lines().count() <= 2 * RUNS_KEPT + 1, "{}", text.lines().count());
         assert_eq!(all.list(&"other".parse().unwrap()).unwrap(), []);
-        for (at, kind) in
-            [RunKind::Gc, RunKind::Verify, RunKind::VerifyNew, RunKind::Prune, RunKind::PruneGroup].into_iter().enumerate()
+        for (at, kind) in [RunKind::Gc, RunKind::Verify, RunKind::VerifyNew, RunKind::Prune, RunKind::PruneGroup]
+            .into_iter()
+            .enumerate()
         {
             assert_eq!((kind.word(), json!(kind)), (RunKind::WORDS[at], json!(RunKind::WORDS[at])));
         }

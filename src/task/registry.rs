@@ -244,7 +244,8 @@ impl Task {
             TaskStatus::Error(_) | TaskStatus::Unknown => TaskResult::Error,
         };
         self.registry.metrics.task_ended(&self.upid.worker_type, result, self.registry.clock.now());
-        let ending = Ending { status, lost_lines: self.lost_lines.load(Ordering::Relaxed), run: self.run.lock().take() };
+        let ending =
+            Ending { status, lost_lines: self.lost_lines.load(Ordering::Relaxed), run: self.run.lock().take() };
         Some(self.registry.writer.end(self.upid.clone(), ending))
     }
 }

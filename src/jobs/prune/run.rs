@@ -217,8 +217,9 @@ pub async fn prune_datastore(
                     task.warn(format!("group {group}{place} is left out: {e}"));
                     Report { faults: 1, ..Report::default() }
                 }
-                // Gone since it was listed.
+                // Gone since it was listed, unless everything has.
                 Err(e) => {
+                    store.confirm_place().await?;
                     task.log(format!("group {group}{place} is left out: {e}"));
                     Report::default()
                 }

@@ -32,6 +32,8 @@ impl Figures {
     /// For the end of a task that did not read all.
     pub(super) fn of_part(&self, part: &Part) -> String {
         let Self { chunks_named, chunks_chosen, chunks_read, chunk_errors, .. } = self;
-        format!("{part}: {chunks_chosen} of {chunks_named} named chunks, {chunks_read} files read, {chunk_errors} errors")
+        format!(
+            "{part}: {chunks_chosen} of {chunks_named} named chunks, {chunks_read} files read, {chunk_errors} errors"
+        )
     }
 }

@@ -120,7 +120,8 @@ impl FromStr for NthPart {
         match parts {
             Some((n, of)) if (1..=of).contains(&n) && of <= PARTS_MAX => Ok(Self { n, of }),
             _ => {
-                let text = format!("{text:.40?} is no part: N/M is expected, with N from 1 to M and M up to {PARTS_MAX}");
+                let text =
+                    format!("{text:.40?} is no part: N/M is expected, with N from 1 to M and M up to {PARTS_MAX}");
                 Err(Error::invalid(text))
             }
         }
@@ -131,11 +132,11 @@ impl FromStr for Percent {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("{text:.40?} is no percentage: more than 0, up to 100, up to 4 decimals"));
+        let wrong =
+            || Error::invalid(format!("{text:.40?} is no percentage: more than 0, up to 100, up to 4 decimals"));
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        let is_number = |part: &str, max: usize| {
-            (1..=max).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
-        };
+        let is_number =
+            |part: &str, max: usize| (1..=max).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
         if !is_number(whole, 3) || !is_number(decimals, 4) {
             return Err(wrong());
         }
@@ -220,7 +221,9 @@ mod tests {
         for text in ["", "1", "/", "0/3", "4/3", "1/65537", "1/0", "-1/3", "+1/3", "1/3/5", "1 / 3", "1/99999999999"] {
             assert!(text.parse::<NthPart>().is_err(), "{text:?}");
         }
-        for (text, shown) in [("1", "1"), ("100", "100"), ("0.5", "0.5"), ("2.50", "2.5"), ("0.0001", "0.0001"), ("007", "7")] {
+        for (text, shown) in
+            [("1", "1"), ("100", "100"), ("0.5", "0.5"), ("2.50", "2.5"), ("0.0001", "0.0001"), ("007", "7")]
+        {
             assert_eq!(text.parse::<Percent>().unwrap().to_string(), shown);
         }
         for text in ["", "0", "0.0", "100.0001", "101", "1000", "-1", "+1", "1e1", ".5", "1.", "0.00001", "5%", "NaN"] {

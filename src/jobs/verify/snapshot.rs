@@ -59,6 +59,10 @@ impl Bench<'_> {
             Ok(lease) => lease,
             // In use, or gone.
             Err(e) if matches!(e.kind(), Kind::Busy | Kind::Invalid) => {
+                if e.kind() == Kind::Invalid {
+                    // One that somebody removed, or all of them: the disk has gone.
+                    store.confirm_place().await?;
+                }
                 task.log(format!("SKIPPED: verify {shown} - {e}"));
                 return Ok(Outcome::Skipped);
             }

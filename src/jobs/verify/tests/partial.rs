@@ -94,7 +94,10 @@ async fn a_sample_is_told_by_its_seed_and_reads_something_of_every_archive() {
     for seed in [1, 1, 2] {
         let (result, log) = world.verify_part(Filter::NONE, sample("10", seed)).await;
         assert_eq!(result, Ok(()), "{log:#?}");
-        assert!(log[0].starts_with(&format!("only a sample of 10 % of the chunks (seed {seed}) will be read")), "{log:#?}");
+        assert!(
+            log[0].starts_with(&format!("only a sample of 10 % of the chunks (seed {seed}) will be read")),
+            "{log:#?}"
+        );
         let opened = world.watcher.chunks_opened();
         let small = opened.iter().filter(|(name, _)| [300, 301].map(|s| digest(s).to_string()).contains(name)).count();
         assert!(small >= 1, "{opened:?}");
@@ -104,7 +107,10 @@ async fn a_sample_is_told_by_its_seed_and_reads_something_of_every_archive() {
     assert!(runs[0] == runs[1] && runs[0] != runs[2]);
     let (_, log) = world.verify_part(Filter::NONE, sample("0.0001", 5)).await;
     assert_eq!(world.watcher.chunks_opened().len(), 2, "one of each archive: {log:#?}");
-    assert!(has(&log, "  1 of 200 chunks are in a sample of 0.0001 % of the chunks (seed 5), 1 had to be read"), "{log:#?}");
+    assert!(
+        has(&log, "  1 of 200 chunks are in a sample of 0.0001 % of the chunks (seed 5), 1 had to be read"),
+        "{log:#?}"
+    );
     assert_eq!(world.state(&large).await, None);
     assert_eq!(world.verify_part(Filter::NONE, sample("100", 5)).await.0, Ok(()));
     assert_eq!(world.state(&large).await, Some(VerifyOutcome::Ok), "all were read");
@@ -128,6 +134,9 @@ async fn index_files_and_blobs_are_checked_whatever_part_is_read() {
     assert_eq!(result, Err(FAILED.to_owned()), "{log:#?}");
     assert!(has(&log, "vm.conf.blob failed: ") && has(&log, "root.pxar.didx failed: "), "{log:#?}");
     assert_eq!(world.state(&a).await, None);
-    assert_eq!((world.state(&b).await, world.state(&c).await), (Some(VerifyOutcome::Failed), Some(VerifyOutcome::Failed)));
+    assert_eq!(
+        (world.state(&b).await, world.state(&c).await),
+        (Some(VerifyOutcome::Failed), Some(VerifyOutcome::Failed))
+    );
     assert_eq!(world.watcher.chunks_opened().len(), 0);
 }
