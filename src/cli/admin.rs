@@ -171,7 +171,7 @@ async fn work(administration: &Administration, calls: Vec<Call>, shown: Shown) -
     }
     if let (Shown::Task, Some(upid)) = (shown, answers.last()) {
         let upid = plain(upid);
-        follow(administration, &upid, Interrupt::Stops).await?.check(&upid)?;
+        follow(administration, &upid, Interrupt::Leaves).await?.check(&upid)?;
     }
     Ok(answers)
 }

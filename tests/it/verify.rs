@@ -49,6 +49,7 @@ enum Class {
     WrongSize,
     WrongChecksum,
     Contradiction,
+    Unordered,
     NoJson,
 }
 
@@ -66,6 +67,7 @@ impl Class {
             Self::WrongSize => "wrong size (",
             Self::WrongChecksum => "wrong index checksum",
             Self::Contradiction => "Unable to open ",
+            Self::Unordered => "dynamic index entry 5 goes from 687114 to 1",
             Self::NoJson => "unable to parse backup manifest json",
         }
     }
@@ -103,7 +105,7 @@ const FOUND: &[(&str, Class, &str)] = &[
     ("didx-truncated-one", Class::WrongSize, "root.pxar.didx"),
     ("didx-header-only", Class::Contradiction, "root.pxar.didx"),
     ("didx-magic", Class::WrongMagic, "root.pxar.didx"),
-    ("didx-ends-decrease", Class::Contradiction, "root.pxar.didx"),
+    ("didx-ends-decrease", Class::Unordered, "root.pxar.didx"),
     ("manifest-not-blob", Class::WrongMagic, "index.json.blob"),
     ("manifest-empty", Class::TooShort, "index.json.blob"),
     ("manifest-crc", Class::WrongCrc, "index.json.blob"),

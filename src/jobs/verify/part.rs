@@ -46,6 +46,13 @@ pub struct NthPart {
 pub struct Percent(u32);
 
 impl Part {
+    /// One of `of` parts, the next one each day; `day` is any count of days.
+    pub fn of_day(day: i64, of: u32) -> Self {
+        let of = of.clamp(1, PARTS_MAX);
+        let n = u32::try_from(day.rem_euclid(i64::from(of))).unwrap_or(0) + 1;
+        Self::Nth(NthPart { n, of })
+    }
+
     /// Whether every chunk is read, so that a snapshot may be called verified.
     pub fn is_all(&self) -> bool {
         match self {
@@ -191,6 +198,8 @@ mod tests {
             assert_eq!(sizes.iter().sum::<u64>(), 3002);
             assert!(of > 30 || sizes.iter().all(|size| *size > 3002 / u64::from(of) / 2), "{of}: {sizes:?}");
         }
+        let days: Vec<String> = (-1..3).map(|day| Part::of_day(day, 3).to_string()).collect();
+        assert_eq!(days, [3, 1, 2, 3].map(|n| format!("part {n} of 3 of the chunks")));
         let ends = (part_of(&Digest([0; 32]), 30), part_of(&Digest([0xff; 32]), 30));
         assert_eq!(ends, (1, 30));
     }
