@@ -193,10 +193,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn run(kind: RunKind, n: usize) -> Run {
+    fn run(kind: RunKind, n: u32) -> Run {
         let upid = format!("UPID:a:00000001:00000001:{n:08X}:66607C8A:verify:main:root@pam:").parse().unwrap();
         let store = "main".parse().unwrap();
-        Draft { store, kind, figures: json!({ "n": n }) }.ended(&upid, EpochSecs(n as i64), &"OK")
+        Draft { store, kind, figures: json!({ "n": n }) }.ended(&upid, EpochSecs(i64::from(n)), &"OK")
     }
 
     fn histories(dir: &tempfile::TempDir) -> Histories {

@@ -139,7 +139,6 @@ const OUTDATED: ParamSpec = ParamSpec::optional(
     ParamKind::Integer { min: 0, max: 1_000_000 },
     "But not what was verified more than so many days ago.",
 );
-#[expect(clippy::cast_lossless, reason = "in a constant")]
 const PARTS: ParamSpec = ParamSpec::optional(
     "parts",
     ParamKind::Integer { min: 2, max: PARTS_MAX as i64 },
