@@ -146,7 +146,11 @@ impl Screen {
         let Some(bar) = &self.bar else { return eprintln!("{line}") };
         match Told::of(line) {
             Told::Line => bar.println(line),
-            Told::Detail(text) => bar.set_message(format!("  {text}")),
+            Told::Detail(text) => {
+                let left =
+                    archive_left(text).map_or_else(String::new, |left| format!(", about {left} left in this archive"));
+                bar.set_message(format!("  {text}{left}"));
+            }
             Told::Share(name, share) => {
                 if self.phase.as_ref().is_none_or(|phase| phase.name != name) {
                     // Those of one task are told apart by their names; each has its own pace.
@@ -203,6 +207,15 @@ impl<'a> Told<'a> {
     }
 }
 
+/// What `3 of 9 chunks so far, … in 2.50 seconds, …` lets expect of the rest of the archive.
+fn archive_left(text: &str) -> Option<indicatif::HumanDuration> {
+    let (done, rest) = text.split_once(" of ")?;
+    let total = rest.split_once(' ')?.0;
+    let secs = rest.split_once(" in ")?.1.split_once(" seconds")?.0;
+    let elapsed = Duration::try_from_secs_f64(secs.parse().ok()?).ok()?;
+    left(done.parse::<f64>().ok()? / total.parse::<f64>().ok()?, elapsed)
+}
+
 /// How long it takes if it goes on like this; `None` while that is anybody's guess.
 fn left(share: f64, elapsed: Duration) -> Option<indicatif::HumanDuration> {
     if !(0.01..1.0).contains(&share) || elapsed < Duration::from_secs(2) {
@@ -232,6 +245,11 @@ mod tests {
         }
         let line = at("  3 of 9 chunks so far, 0.58/12.31 MiB in 0.02 seconds");
         assert_eq!(Told::of(&line), Told::Detail("3 of 9 chunks so far, 0.58/12.31 MiB in 0.02 seconds"));
+        let archive = archive_left("25 of 100 chunks so far, 0.58/12.31 MiB in 30.00 seconds, speed 1.00/2.00 MiB/s");
+        assert_eq!(archive.unwrap().0, Duration::from_secs(90));
+        assert!(
+            archive_left("0 of 0 chunks so far, in 9.00 seconds").is_none() && archive_left("x of y in z").is_none()
+        );
         assert_eq!(left(0.25, Duration::from_secs(30)).unwrap().0, Duration::from_secs(90));
         assert!(left(0.5, Duration::from_secs(1)).is_none() && left(1.0, Duration::from_secs(9)).is_none());
     }

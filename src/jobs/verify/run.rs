@@ -186,8 +186,9 @@ impl Verification {
             Scope::Group(ns, group) => {
                 // No group of that name is an error, one without snapshots is not.
                 self.store.owner(ns, group).await?;
-                let found = self.store.groups(ns).await?.into_iter().find(|info| info.group == *group);
-                let snapshots = found.into_iter().flat_map(snapshots_of).collect();
+                let found = self.store.groups_or_faults(ns).await?.into_iter().find(|(found, _)| found == group);
+                let info = found.map(|(_, info)| info).transpose()?;
+                let snapshots = info.into_iter().flat_map(snapshots_of).collect();
                 self.walk_group(bench, ns, group, snapshots, "", failures).await
             }
             Scope::Snapshot(ns, snapshot) => {
@@ -211,10 +212,21 @@ impl Verification {
             true => format!("verify datastore {}", self.store.name()),
             false => format!("verify datastore {}, namespace {parent}", self.store.name()),
         });
+        let superuser: AuthId = "root@pam".parse()?;
         let mut groups = Vec::new();
         for ns in self.store.namespaces(parent, max_depth).await? {
-            match self.store.groups(&ns).await {
-                Ok(found) => groups.extend(self.chosen(&ns, found)),
+            match self.store.groups_or_faults(&ns).await {
+                Ok(found) => {
+                    let (found, faults): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, info)| info.is_ok());
+                    for (group, e) in faults.into_iter().filter_map(|(group, info)| Some((group, info.err()?))) {
+                        // Whose it is cannot be told, so it concerns those alone who may verify everybody's.
+                        if (self.permit)(&ns, &superuser) {
+                            task.log(format!("unable to list group {} - {e}", bench.shown(&ns, &group)));
+                            failures.add(path_of(&ns, &group));
+                        }
+                    }
+                    groups.extend(self.chosen(&ns, found.into_iter().filter_map(|(_, info)| info.ok())));
+                }
                 Err(e) => {
                     task.log(format!("unable to list groups of namespace '{ns}' - {e}"));
                     failures.add(path_of(&ns, "*"));
@@ -232,9 +244,8 @@ impl Verification {
     }
 
     /// The groups of a namespace that are verified, in order.
-    fn chosen(&self, ns: &Namespace, found: Vec<GroupInfo>) -> Vec<(Namespace, Group, Vec<Snapshot>)> {
+    fn chosen(&self, ns: &Namespace, found: impl Iterator<Item = GroupInfo>) -> Vec<(Namespace, Group, Vec<Snapshot>)> {
         let mut groups: Vec<GroupInfo> = found
-            .into_iter()
             .filter(|info| !is_benchmark(&info.group) && (self.permit)(ns, &info.owner) && !info.snapshots.is_empty())
             .collect();
         groups.sort_by(|a, b| group_order(&a.group, &b.group));

@@ -74,6 +74,29 @@ async fn a_file_that_may_not_be_read_is_named_and_the_rest_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_may_not_be_listed_is_named_and_the_others_are_verified() {
+    for denied in ["host/b", "host/b/2024"] {
+        let world = World::new().await;
+        let (a, b) = (world.backup("host/a", 0, &[1]).await, world.backup("host/b", 0, &[2]).await);
+        let c = world.backup("host/c", 0, &[3]).await;
+        world.watcher.denied.set(denied.to_owned()).unwrap();
+        let (result, log) = world.verify(Filter::NONE).await;
+        assert_eq!(result, Err(FAILED.to_owned()), "{denied}: {log:#?}");
+        assert!(has(&log, "unable to list group store1:host/b - ") && has(&log, "Permission denied"), "{log:#?}");
+        let end = log.iter().position(|line| line.starts_with("Failed to verify")).unwrap();
+        assert_eq!(log[end + 1], format!("\t{}", b.group()), "{log:#?}");
+        for snapshot in [&a, &c] {
+            assert_eq!(world.state(snapshot).await, Some(VerifyOutcome::Ok), "{denied}");
+        }
+        // Neither does it matter to a verification of another group.
+        let task = world.task().await;
+        let one = world.verification(Scope::Group(Namespace::root(), a.group().clone()), Filter::NONE);
+        assert_eq!(one.run(&task).await, Ok(()));
+        task.end(Ok(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_datastore_that_turned_read_only_is_told_and_nothing_is_renamed() {
     let world = World::new().await;
     let (good, bad) = (world.backup("host/a", 0, &[1]).await, world.backup("host/b", 0, &[2]).await);
