@@ -307,6 +307,13 @@ const VERIFY_JOB: Section = Section {
             "",
             "But verify again what was verified more than so many days ago.",
         ),
+        key(
+            "parts",
+            Kind::Integer(2, 65_536),
+            "",
+            "Read one of so many parts of the chunks, another one each day, so that a job that runs daily has read all in so many days. \
+             No snapshot is called verified for that, so what has been verified is not left out.",
+        ),
         JOB_SCHEDULE,
         JOB_COMMENT,
     ],

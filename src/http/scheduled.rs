@@ -16,11 +16,11 @@ use super::work;
 use crate::clock::EpochSecs;
 use crate::config::{JobSection, PruneJobSection, VerifyJobSection};
 use crate::error::{Error, Kind, Result};
-use crate::jobs::due::{next_run, planned};
+use crate::jobs::due::{local_day, next_run, planned};
 use crate::jobs::gc;
 use crate::jobs::prune::{self, KeepOptions};
 use crate::jobs::state::{JobKey, JobState};
-use crate::jobs::verify::{self, Filter, Verification};
+use crate::jobs::verify::{self, Filter, Part, Verification};
 use crate::task::TaskState;
 use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Upid};
 
@@ -149,13 +149,20 @@ async fn start_prune(app: &Arc<App>, section: &PruneJobSection, auth: &AuthId) -
 }
 
 async fn start_verify(app: &Arc<App>, section: &VerifyJobSection, auth: &AuthId) -> Result<(Upid, Over)> {
-    let VerifyJobSection { job, ignore_verified, outdated_after } = section.clone();
+    let VerifyJobSection { job, ignore_verified, outdated_after, parts } = section.clone();
     let JobSection { id, store, ns, max_depth, .. } = job;
     let store = app.datastore(&store)?;
     let worker = Verification::worker_of_job(&store, &id);
     let scope = verify::Scope::Namespace { ns, max_depth };
-    let filter = Filter { ignore_verified, outdated_after_days: outdated_after, ..Filter::default() };
-    let job = Verification::job(store, app.compute.clone(), scope, filter);
+    let part = match parts {
+        Some(of) => Part::of_day(local_day(app.clock.now(), &local_zone(app).await), of),
+        None => Part::All,
+    };
+    let filter = match part {
+        Part::All => Filter { ignore_verified, outdated_after_days: outdated_after, ..Filter::default() },
+        _ => Filter::NONE,
+    };
+    let job = Verification { part, ..Verification::job(store, app.compute.clone(), scope, filter) };
     let lifecycle = app.lifecycle.clone();
     let guard = lifecycle.enter()?;
     let closing = async move { lifecycle.draining().await };

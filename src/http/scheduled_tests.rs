@@ -283,3 +283,25 @@ async fn jobs_are_for_those_who_may_do_such_work_themselves() {
     }
     assert!(api::router().routes().any(|route| route.path == "admin/gc"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_in_parts_reads_another_part_each_day() {
+    let (server, app) = server().await;
+    let job = json!({ "id": "parts", "store": "main", "schedule": "02:30 UTC", "parts": 30 });
+    call(&server, "POST", "config/verify", Some(job)).await.expect(200, "");
+    let shown = call(&server, "GET", "config/verify/parts", None).await.json();
+    assert_eq!(shown["data"]["parts"], json!(30));
+    call(&server, "PUT", "config/verify/parts", Some(json!({ "parts": 1 }))).await.expect(400, "parts");
+    let mut told = Vec::new();
+    for (count, day) in [(1, "05"), (2, "06"), (3, "07")] {
+        app.clock.set(at(&format!("2024-06-{day}T12:00:00Z")));
+        let upid = call(&server, "POST", "admin/verify/parts/run", Some(json!({}))).await.json()["data"].clone();
+        ended(&app, count).await;
+        noted(&app, &JobKey::Verify("parts".to_owned())).await;
+        let path = app.tasks.log_path(&upid.as_str().unwrap().parse().unwrap());
+        let log = std::fs::read_to_string(path).unwrap();
+        let part = log.split("only part ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        told.push(part.expect("a part"));
+    }
+    assert!(told[1] == told[0] % 30 + 1 && told[2] == told[1] % 30 + 1, "{told:?}");
+}

@@ -6,6 +6,7 @@ mod access;
 mod adopt;
 mod bench;
 mod bench_run;
+mod commands;
 mod connections;
 mod counts;
 mod crash;

@@ -15,6 +15,7 @@ use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, Answer, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled::no_such;
 use crate::jobs::state::JobKey;
+use crate::jobs::verify::PARTS_MAX;
 use crate::types::{DatastoreName, Namespace, Schedule, is_safe_id};
 
 /// One kind of job.
@@ -109,7 +110,7 @@ const PRUNE_KEYS: &[&str] = &[
     "keep-yearly",
 ];
 
-const VERIFY_KEYS: &[&str] = &["ns", "max-depth", "schedule", "comment", "ignore-verified", "outdated-after"];
+const VERIFY_KEYS: &[&str] = &["ns", "max-depth", "schedule", "comment", "ignore-verified", "outdated-after", "parts"];
 
 /// A changed one of these starts the counting anew.
 const TIMING_KEYS: [&str; 2] = ["schedule", "disable"];
@@ -142,6 +143,11 @@ const OUTDATED: ParamSpec = ParamSpec::optional(
     "outdated-after",
     ParamKind::Integer { min: 0, max: 1_000_000 },
     "But not what was verified more than so many days ago.",
+);
+const PARTS: ParamSpec = ParamSpec::optional(
+    "parts",
+    ParamKind::Integer { min: 2, max: PARTS_MAX as i64 },
+    "Read one of so many parts of the chunks, another one each day, of all snapshots.",
 );
 const DELETE_PRUNE: ParamSpec = ParamSpec::optional(
     "delete",
@@ -191,6 +197,7 @@ macro_rules! verify_job_fields {
         job_fields![
             Field::optional("ignore-verified", Shape::Boolean, "Whether what has been verified is left out."),
             Field::optional("outdated-after", Shape::Integer, "Days after which it is verified again."),
+            Field::optional("parts", Shape::Integer, "One of so many parts of the chunks is read each day."),
             $($more,)*
         ]
     };
@@ -309,7 +316,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::POST,
         "config/verify",
         CHANGE_VERIFY,
-        &[ID, STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED],
+        &[ID, STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, PARTS],
         Returns::NULL,
         |context, params| Box::pin(create(context, params, Kind::Verify)),
         "Makes a verify job.",
@@ -327,7 +334,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::PUT,
         "config/verify/{id}",
         CHANGE_VERIFY,
-        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, DELETE_VERIFY, CONFIG_DIGEST],
+        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, PARTS, DELETE_VERIFY, CONFIG_DIGEST],
         Returns::NULL,
         |context, params| Box::pin(update(context, params, Kind::Verify)),
         "Changes a verify job. What is not named stays.",
@@ -468,6 +475,9 @@ fn verify_item(verify: &VerifyJobSection) -> Value {
     item.insert("ignore-verified".to_owned(), json!(verify.ignore_verified));
     if let Some(days) = verify.outdated_after {
         item.insert("outdated-after".to_owned(), json!(days));
+    }
+    if let Some(parts) = verify.parts {
+        item.insert("parts".to_owned(), json!(parts));
     }
     item.into()
 }

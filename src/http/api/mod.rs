@@ -9,6 +9,7 @@ mod datastore;
 mod download;
 mod gc;
 mod groups;
+mod history;
 mod job_status;
 mod jobs;
 mod keep;
@@ -46,6 +47,7 @@ pub fn router() -> Router {
         datastore::ROUTES,
         config_datastore::ROUTES,
         gc::ROUTES,
+        history::ROUTES,
         download::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,

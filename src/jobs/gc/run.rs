@@ -9,7 +9,7 @@ use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
 use super::sweep::{Progress, Rule, SIZE_SAMPLE_CHUNKS, sweep};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
-use crate::task::{Registry, Task};
+use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
 
 /// Chunk directories of a datastore.
@@ -48,6 +48,7 @@ pub async fn start(
         }
     };
     let upid = task.upid().clone();
+    task.is_run_of(store.name(), RunKind::Gc);
     tokio::spawn(async move {
         let result = run(&store, collection, &task, closing).await;
         task.end(result.map(drop).map_err(|e| e.to_string())).await;
@@ -130,6 +131,8 @@ async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Res
     let status = swept.status(&marked, task.upid().to_string());
     status.lines().into_iter().chain(estimate(&swept)).for_each(|line| task.log(line));
     task.log(effort(&marked, &swept));
+    // The history names the task anyway.
+    task.figures(&GcStatus { upid: None, ..status.clone() });
     let json = serde_json::to_vec(&status).map_err(|e| Error::invalid("status cannot be written").with_source(e))?;
     if let Err(e) = collection.write_status(json).await {
         // The garbage is gone all the same; on a full disk that may be the only thing that works.

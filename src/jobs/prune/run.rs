@@ -8,11 +8,12 @@
 //! again under them, so what has changed since the plan is only ever a removal less. An abort is heard between two snapshots.
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use super::retention::{Candidate, KeepOptions, Mark, marks};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Datastore, Operation, SnapshotState};
-use crate::task::Task;
+use crate::task::{RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
 
 /// What becomes of one snapshot.
@@ -40,7 +41,7 @@ pub struct Scope {
 }
 
 /// What a prune came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Groups that were looked at.
     pub groups: u64,
@@ -116,8 +117,12 @@ pub async fn prune_group(
     let _operation = store.begin_operation(operation(dry_run))?;
     task.log(format!("pruning group {group}{} of datastore '{}'", within(ns), store.name()));
     head(keep, dry_run, task);
+    if !dry_run {
+        task.is_run_of(store.name(), RunKind::PruneGroup);
+    }
     let report = carry_out(store, ns, plan, dry_run, task).await?;
     task.log(summary(&report, dry_run));
+    task.figures(&report);
     Ok(report)
 }
 
@@ -183,6 +188,9 @@ pub async fn prune_datastore(
     let _operation = store.begin_operation(operation(*dry_run))?;
     task.log(format!("pruning datastore '{}'{}, at most {max_depth} levels down", store.name(), within(ns)));
     head(keep, *dry_run, task);
+    if !*dry_run {
+        task.is_run_of(store.name(), RunKind::Prune);
+    }
     if !store.namespace_exists(ns).await? {
         return Err(Error::not_found(format!("namespace '{ns}' not found")));
     }
@@ -209,13 +217,15 @@ pub async fn prune_datastore(
                     task.warn(format!("group {group}{place} is left out: {e}"));
                     Report { faults: 1, ..Report::default() }
                 }
-                // Gone since it was listed.
+                // Gone since it was listed, unless everything has.
                 Err(e) => {
+                    store.confirm_place().await?;
                     task.log(format!("group {group}{place} is left out: {e}"));
                     Report::default()
                 }
             };
             total.add(pruned);
+            task.figures(&total);
         }
     }
     task.log(summary(&total, *dry_run));

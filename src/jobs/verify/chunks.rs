@@ -16,6 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::figures::Figures;
+use super::part::Part;
 use super::seen::Seen;
 use super::verdict::{Bad, Claim, Judged, Mismatch, judge, speaks_of_data};
 use crate::engine::ComputePool;
@@ -54,6 +56,8 @@ pub(super) struct Bench<'a> {
     pub(super) compute: &'a ComputePool,
     pub(super) task: &'a Task,
     pub(super) seen: Seen,
+    pub(super) part: Part,
+    pub(super) figures: Figures,
     pub(super) inode_order_min: usize,
 }
 
@@ -61,7 +65,11 @@ pub(super) struct Bench<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     chunks: u64,
+    /// Those of them that are not left to another part or sample.
+    chosen: AtomicU64,
     done: AtomicU64,
+    /// Files that were read, each for all that name it.
+    read: AtomicU64,
     loaded_bytes: AtomicU64,
     plain_bytes: AtomicU64,
     errors: AtomicU64,
@@ -84,7 +92,15 @@ enum Outcome {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(store: &'a Datastore, compute: &'a ComputePool, task: &'a Task) -> Self {
-        Self { store, compute, task, seen: Seen::default(), inode_order_min: INODE_ORDER_MIN }
+        Self {
+            store,
+            compute,
+            task,
+            seen: Seen::default(),
+            part: Part::All,
+            figures: Figures::default(),
+            inode_order_min: INODE_ORDER_MIN,
+        }
     }
 
     /// Verifies the chunks of an index that nobody has verified in this task. An error is the machine's, and ends the task.
@@ -105,27 +121,43 @@ impl<'a> Bench<'a> {
         if tally.is_hopeless() {
             task.log(format!("giving up: {UNREADABLE_MAX} chunks could not be read"));
         }
+        if !self.part.is_all() {
+            let (chosen, read) = (tally.chosen.load(Ordering::Relaxed), tally.read.load(Ordering::Relaxed));
+            task.log(format!("  {chosen} of {} chunks are in {}, {read} had to be read", tally.chunks, self.part));
+        }
         task.log(format!("  {}", tally.total(started.elapsed())));
+        tally.add_to(&mut self.figures);
         Ok(tally)
     }
 
     async fn all_batches(&mut self, index: &IndexReader, encrypted: bool, tally: &Arc<Tally>) -> Result<()> {
-        let mut scan = index.scan();
+        let (mut scan, part) = (index.scan(), self.part);
         let mut is_through = false;
+        // Read if nothing of the archive is in the sample.
+        let (mut chosen, mut instead) = (0, None);
         while !is_through && !tally.is_hopeless() {
             let mut batch = Vec::new();
             while batch.len() < BATCH_CHUNKS {
                 let Some(block) = scan.next_block().await? else {
                     is_through = true;
+                    let instead = instead.take().filter(|_| chosen == 0).map(|(_, claim): (u64, Claim)| claim);
+                    tally.add(&tally.chosen, instead.iter().len() as u64);
+                    batch.extend(instead.filter(|claim| !self.seen.is_verified(claim)));
                     break;
                 };
                 let claims = block.iter().map(|e| Claim { digest: e.digest, size_bytes: e.size_bytes, encrypted });
-                let all = claims.len();
-                let new = claims.filter(|claim| !self.seen.is_verified(claim));
-                let before = batch.len();
-                batch.extend(new);
+                let (all, before) = (claims.len(), batch.len());
+                for claim in claims {
+                    if part.takes(&claim.digest) {
+                        chosen += 1;
+                        batch.extend((!self.seen.is_verified(&claim)).then_some(claim));
+                    } else if let Some(rank) = part.rank(&claim.digest) {
+                        instead = std::cmp::min(instead, Some((rank, claim))).or(Some((rank, claim)));
+                    }
+                }
                 tally.add(&tally.done, (all - (batch.len() - before)) as u64);
             }
+            tally.chosen.store(chosen.max(tally.chosen.load(Ordering::Relaxed)), Ordering::Relaxed);
             let named = batch.len();
             let mut batch = self.compute.run(move || sorted(batch)).await?;
             tally.add(&tally.done, (named - batch.len()) as u64);
@@ -205,6 +237,7 @@ impl<'a> Bench<'a> {
         let (task, digest) = (self.task, &claim.digest);
         tally.add(&tally.done, 1);
         let load = |judged: &Judged| {
+            tally.add(&tally.read, 1);
             if judged.loaded_bytes > 0 {
                 tally.add(&tally.loaded_bytes, judged.loaded_bytes);
                 tally.add(&tally.plain_bytes, u64::from(claim.size_bytes));
@@ -333,6 +366,16 @@ impl Tally {
     fn progress(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         format!("{done} of {} chunks so far, {}", self.chunks, self.rates(elapsed))
+    }
+
+    fn add_to(&self, figures: &mut Figures) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        figures.chunks_named += self.chunks;
+        figures.chunks_chosen += count(&self.chosen);
+        figures.chunks_read += count(&self.read);
+        figures.chunk_errors += self.errors();
+        figures.stored_bytes += count(&self.loaded_bytes);
+        figures.plain_bytes += count(&self.plain_bytes);
     }
 
     /// In the words of the original.

@@ -42,6 +42,16 @@ impl Bench<'_> {
         snapshot: &Snapshot,
         filter: &Filter,
     ) -> Result<Outcome> {
+        let outcome = self.look_at(ns, snapshot, filter).await?;
+        *match outcome {
+            Outcome::Ok => &mut self.figures.snapshots_ok,
+            Outcome::Failed => &mut self.figures.snapshots_failed,
+            Outcome::Skipped => &mut self.figures.snapshots_skipped,
+        } += 1;
+        Ok(outcome)
+    }
+
+    async fn look_at(&mut self, ns: &Namespace, snapshot: &Snapshot, filter: &Filter) -> Result<Outcome> {
         let (store, task, shown) = (self.store, self.task, self.shown(ns, snapshot));
         // A datastore that went into maintenance has no snapshots to skip.
         let _reading = store.begin_operation(Operation::Read)?;
@@ -49,6 +59,10 @@ impl Bench<'_> {
             Ok(lease) => lease,
             // In use, or gone.
             Err(e) if matches!(e.kind(), Kind::Busy | Kind::Invalid) => {
+                if e.kind() == Kind::Invalid {
+                    // One that somebody removed, or all of them: the disk has gone.
+                    store.confirm_place().await?;
+                }
                 task.log(format!("SKIPPED: verify {shown} - {e}"));
                 return Ok(Outcome::Skipped);
             }
@@ -96,6 +110,8 @@ impl Bench<'_> {
             worst = worst.max(outcome);
         }
         let state = match worst {
+            // What was not read may be wrong: the state tells of whole verifications.
+            FileOutcome::Ok if !self.part.is_all() => return Ok(Outcome::Ok),
             FileOutcome::Ok => VerifyOutcome::Ok,
             FileOutcome::Wrong => VerifyOutcome::Failed,
             FileOutcome::Unknown => {
