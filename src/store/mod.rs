@@ -17,6 +17,7 @@
 //! | what a maintenance mode refuses | `operations` |
 //! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
+//! | what a look over all indexes needs | `survey` |
 
 mod attributes;
 mod backup;
@@ -54,6 +55,7 @@ mod removal;
 mod set_aside;
 mod snapshot;
 mod suspects;
+mod survey;
 mod sweep;
 mod sweep_plan;
 mod taken;
@@ -85,6 +87,7 @@ pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
 pub use suspects::SUSPECTS_MAX;
+pub use survey::{Found, IndexedSnapshot, SetAside};
 pub use taken::{Stay, Taken, TakenWatch, Taking};
 pub use temps::RECORD_PREFIX;
 pub use tree::{Counts, GroupInfo, SnapshotFiles, TypeCounts};
