@@ -107,19 +107,43 @@ impl Admin {
         shown: Shown,
         pick: impl FnOnce(Vec<Value>) -> Option<Value>,
     ) -> Result<ExitCode> {
+        let answers = self.administer(store, async |administration| work(administration, calls, shown).await)?;
+        print_text(&self.show(&pick(answers).unwrap_or_default(), shown))
+    }
+
+    /// Makes a call that starts a task, repeats its log on standard error, and returns the report that it leaves behind.
+    pub(super) fn report(&self, store: &DatastoreName, call: Call) -> Result<Value> {
+        self.administer(Some(store), async |administration| {
+            let upid = work(administration, vec![call], Shown::Task).await?.pop().unwrap_or_default();
+            let call = Call::new(Method::GET, "admin/datastore/{}/report", &[store.as_str()]).with("upid", Some(upid));
+            Ok(work(administration, vec![call], Shown::Fields).await?.pop().unwrap_or_default())
+        })
+    }
+
+    /// Whether the answer is to be printed for programs.
+    pub(super) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Does work with a daemon, or in its place.
+    fn administer<T>(
+        &self,
+        store: Option<&DatastoreName>,
+        work: impl AsyncFnOnce(&Administration) -> Result<T>,
+    ) -> Result<T> {
         self.become_owner()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.io_context(|| "start the runtime")?;
-        let done: Result<(Result<Vec<Value>>, Vec<Engine>)> = runtime.block_on(async {
+        let done: Result<(Result<T>, Vec<Engine>)> = runtime.block_on(async {
             let administration = administer(&self.data_dir, self.config.as_deref(), store).await?;
-            let answer = work(&administration, calls, shown).await;
+            let answer = work(&administration).await;
             Ok((answer, administration.close().await))
         });
         // As when a daemon ends: what is given away to be removed is done before the engines end.
         drop(runtime);
         let (answer, engines) = done?;
         engines.iter().for_each(Engine::shutdown);
-        print_text(&self.show(&pick(answer?).unwrap_or_default(), shown))
+        answer
     }
 
     fn show(&self, answer: &Value, shown: Shown) -> String {

@@ -12,7 +12,9 @@ pub mod bench;
 mod client;
 pub mod config;
 pub mod datastore;
+pub mod inspect;
 pub mod namespace;
+pub mod repair;
 pub mod restore;
 pub mod serve;
 pub mod snapshots;
@@ -33,6 +35,8 @@ enum Command {
     Config(config::Args),
     Datastore(datastore::Args),
     Namespace(namespace::Args),
+    Inspect(inspect::Args),
+    Repair(repair::Args),
     User(user::Args),
     Token(token::Args),
     Acl(acl::Args),
@@ -50,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Datastore(args) => datastore::run(args),
         Command::Namespace(args) => namespace::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
         Command::Acl(args) => acl::run(args),

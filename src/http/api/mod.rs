@@ -9,6 +9,7 @@ mod datastore;
 mod download;
 mod gc;
 mod groups;
+mod inspect;
 mod job_status;
 mod jobs;
 mod keep;
@@ -56,6 +57,7 @@ pub fn router() -> Router {
         prune::ROUTES,
         upload_log::ROUTES,
         verify::ROUTES,
+        inspect::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
         jobs::ROUTES,
