@@ -46,7 +46,7 @@ pub struct Admin {
 }
 
 /// How an answer is shown to people.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Nothing but success.
     Nothing,
@@ -58,6 +58,8 @@ pub(super) enum Shown {
     Fields,
     /// The name of a task, which is waited for.
     Task,
+    /// The same, of one that leaves a report.
+    Report,
 }
 
 /// A call: method, path below `/api2/json/`, parameters.
@@ -114,7 +116,7 @@ impl Admin {
     /// Makes a call that starts a task, repeats its log on standard error, and returns the report that it leaves behind.
     pub(super) fn report(&self, store: &DatastoreName, call: Call) -> Result<Value> {
         self.administer(Some(store), async |administration| {
-            let upid = work(administration, vec![call], Shown::Task).await?.pop().unwrap_or_default();
+            let upid = work(administration, vec![call], Shown::Report).await?.pop().unwrap_or_default();
             let call = Call::new(Method::GET, "admin/datastore/{}/report", &[store.as_str()]).with("upid", Some(upid));
             Ok(work(administration, vec![call], Shown::Fields).await?.pop().unwrap_or_default())
         })
@@ -149,7 +151,7 @@ impl Admin {
     fn show(&self, answer: &Value, shown: Shown) -> String {
         match (self.output, shown) {
             (Output::Json, _) => format!("{answer:#}\n"),
-            (Output::Text, Shown::Nothing | Shown::Task) => String::new(),
+            (Output::Text, Shown::Nothing | Shown::Task | Shown::Report) => String::new(),
             (Output::Text, Shown::Text) => format!("{}\n", plain(answer)),
             (Output::Text, Shown::Table(columns)) => table(answer, columns),
             (Output::Text, Shown::Fields) => {
@@ -179,14 +181,14 @@ async fn work(administration: &Administration, calls: Vec<Call>, shown: Shown) -
         let mut answer = administration.call(call.method, &call.path, &Value::Object(call.params)).await?;
         answers.push(answer["data"].take());
     }
-    if let (Shown::Task, Some(upid)) = (shown, answers.last()) {
-        follow(administration, &plain(upid)).await?;
+    if let (Shown::Task | Shown::Report, Some(upid)) = (shown, answers.last()) {
+        follow(administration, &plain(upid), shown).await?;
     }
     Ok(answers)
 }
 
 /// Waits for a task and repeats its log on standard error; its failure is ours.
-async fn follow(administration: &Administration, upid: &str) -> Result<()> {
+async fn follow(administration: &Administration, upid: &str, shown: Shown) -> Result<()> {
     let mut start = 1;
     loop {
         let mut call = Call::new(Method::GET, "nodes/localhost/tasks/{}/log", &[upid]).with("start", Some(start));
@@ -195,7 +197,11 @@ async fn follow(administration: &Administration, upid: &str) -> Result<()> {
         let lines = log["data"].as_array().map_or(&[] as &[Value], Vec::as_slice);
         for line in lines {
             start = line["n"].as_u64().unwrap_or(0) + 1;
-            eprintln!("{}", line["t"].as_str().unwrap_or_default());
+            let line = line["t"].as_str().unwrap_or_default();
+            // The list of a report is its own answer.
+            if shown != Shown::Report || !line.starts_with('\t') {
+                eprintln!("{line}");
+            }
         }
         if log["active"] != json!(true) && start > log["total"].as_u64().unwrap_or(0) {
             break;

@@ -18,6 +18,7 @@
 //! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
 //! | what a look over all indexes needs | `survey` |
+//! | how many snapshots are marked as failed | `marks` |
 
 mod attributes;
 mod backup;
@@ -46,6 +47,7 @@ mod live_set;
 mod lock;
 mod manifest_cache;
 mod manifest_lock;
+mod marks;
 mod network_fs;
 mod operations;
 pub mod presence;

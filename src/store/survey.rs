@@ -64,6 +64,19 @@ impl Datastore {
         Ok(self.each_group(ns, groups, indexed).await?.into_iter().flatten().collect())
     }
 
+    /// The files of a snapshot but its manifest, as they lie in its directory, sorted. None if it is gone.
+    pub async fn stored_files(&self, ns: &Namespace, snapshot: &Snapshot) -> Result<Vec<ArchiveName>> {
+        let dir = self.inner.layout.snapshot(ns, snapshot);
+        let listing = move |disk: &Disk, _: &Arc<Inner>| {
+            let files = SnapshotDir::read(disk, &dir)?.map(|dir| dir.files).unwrap_or_default();
+            let names = files.iter().filter_map(|name| name.parse::<ArchiveName>().ok());
+            let mut names: Vec<ArchiveName> = names.filter(|name| !name.is_manifest()).collect();
+            names.sort();
+            Ok(names)
+        };
+        self.inner.run(listing).await
+    }
+
     /// What lies at the places of `digests`, in their order; batches as of a sweep. Unlike [`Self::check_chunks`] this tells lengths and makes
     /// no chunk suspect. `progress` hears after each batch how many were asked so far.
     pub async fn measure_chunks(&self, digests: &[Digest], mut progress: impl FnMut(usize) + Send) -> Result<Vec<Found>> {
@@ -148,7 +161,7 @@ mod tests {
         let store = open(&base).await;
         insert(&store, 1).await.unwrap();
         insert(&store, 2).await.unwrap();
-        let ((good, encoded), (bad, _)) = (chunk(1), chunk(2));
+        let ((good, encoded, _), (bad, ..)) = (chunk(1), chunk(2));
         let judge = |_| Err::<(), _>("wrong");
         store.settle_doubt(bad, judge).await.unwrap();
         let found = store.measure_chunks(&[good, bad], |_| ()).await.unwrap();

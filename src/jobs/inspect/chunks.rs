@@ -217,8 +217,9 @@ impl Tracing {
     }
 
     fn log(&self, report: &ChunksReport, task: &Task) {
-        for line in super::words::summary(report).into_iter().take(LOGGED_MAX) {
-            task.log(line);
+        for (at, line) in super::words::summary(report).into_iter().take(LOGGED_MAX + 1).enumerate() {
+            // As the list at the end of a verification.
+            task.log(if at == 0 { line } else { format!("\t{line}") });
         }
         if !report.unreadable.is_empty() {
             let count = report.unreadable.len().min(UNREADABLE_MAX);

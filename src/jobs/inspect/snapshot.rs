@@ -111,7 +111,7 @@ impl Inspection {
             unreadable: Vec::new(),
             missing: Vec::new(),
         };
-        let mut own = self.files(lease, &here, manifest.as_ref(), &mut report).await?;
+        let mut own = self.files(lease, manifest.as_ref(), &mut report).await?;
         let missing = self.chunks(&mut own, &listed, &here, task, digests_max, &mut report).await?;
         report.archives = own.into_iter().map(|own| own.row).collect();
         self.fates(missing, &listed, &here, task, &mut report).await?;
@@ -124,16 +124,16 @@ impl Inspection {
     async fn files(
         &self,
         lease: &ReaderLease,
-        here: &Listed,
         manifest: Option<&Manifest>,
         report: &mut SnapshotReport,
     ) -> Result<Vec<Own>> {
         let mut own = Vec::new();
+        let there = self.store.stored_files(&self.ns, &self.snapshot).await?;
         let listed = manifest.map_or(&[] as &[ManifestFile], Manifest::files);
         let mut names: Vec<(ArchiveName, Option<&ManifestFile>)> =
             listed.iter().map(|file| (file.filename.clone(), Some(file))).collect();
         // What no manifest lists is there all the same, and garbage collection keeps what it names.
-        let strays = here.indexes.iter().filter(|name| listed.iter().all(|file| file.filename != **name));
+        let strays = there.iter().filter(|name| listed.iter().all(|file| file.filename != **name));
         names.extend(strays.map(|name| (name.clone(), None)));
         for (name, file) in names {
             let mut row = FileRow {
