@@ -25,6 +25,8 @@ struct Inner {
     failed: Set,
     /// Whether a survey has been through.
     is_complete: bool,
+    /// How often anything changed.
+    version: u64,
     /// What was told since a survey began, while one runs.
     told: Option<Set>,
 }
@@ -41,6 +43,8 @@ impl Marks {
     /// A manifest has been written, with or without a mark of failure.
     pub(super) fn note(&self, ns: &Namespace, snapshot: &Snapshot, is_failed: bool) {
         let mut inner = self.inner.lock();
+        let was_failed = inner.failed.get(ns).is_some_and(|failed| failed.contains(snapshot));
+        inner.version += u64::from(was_failed != is_failed);
         put(&mut inner.failed, ns, snapshot, is_failed);
         if let Some(told) = &mut inner.told {
             put(told, ns, snapshot, true);
@@ -69,6 +73,7 @@ impl Marks {
         }
         inner.failed = found;
         inner.is_complete = true;
+        inner.version += 1;
     }
 }
 
@@ -76,6 +81,11 @@ impl Datastore {
     /// Whether a survey has been through since the datastore was opened.
     pub fn knows_marks(&self) -> bool {
         self.inner.marks.inner.lock().is_complete
+    }
+
+    /// Changes whenever a snapshot is marked or a mark goes, and with each survey.
+    pub fn marks_version(&self) -> u64 {
+        self.inner.marks.inner.lock().version
     }
 
     /// Looks which snapshots are marked as failed: a listing of all of them, in bounded pieces that leave room for backups, which opens only

@@ -141,7 +141,9 @@ fn set_aside_of(name: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::Freshness;
     use super::super::layout::bad_chunk_name;
+    use super::super::taken::Taken;
     use super::super::test_support::*;
     use super::*;
 
@@ -170,5 +172,13 @@ mod tests {
         let aside = SetAside { digest: bad, file_name: bad_chunk_name(&bad, 0) };
         assert_eq!(store.set_aside(bad.prefix()).await.unwrap(), [aside]);
         assert_eq!(store.set_aside(good.prefix() ^ 1).await.unwrap(), []);
+        // Who only measures tells nobody; a check tells the backups that run.
+        let watch = store.watch_taken();
+        store.measure_chunks(&[bad], |_| ()).await.unwrap();
+        assert_eq!(watch.taken(), Taken::These(Vec::new()));
+        store.check_chunks(vec![good, bad], Class::Sweep, Freshness::Cached).await.unwrap();
+        assert_eq!((watch.taken(), store.suspects()), (Taken::These(vec![bad]), 1));
+        store.trust(&bad);
+        assert_eq!(store.suspects(), 0);
     }
 }

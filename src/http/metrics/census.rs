@@ -42,6 +42,8 @@ pub(super) struct Look {
     /// What the last successful one saw.
     pub seen: Option<Arc<Seen>>,
     ended: Instant,
+    /// Of the marks, before it began: what has been found to be bad is shown by the next scrape.
+    marks: u64,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,9 @@ impl Slot {
     /// Begins a look unless the last one is fresh or one is under way. Says whether it is fresh.
     fn begin(self: Arc<Self>, store: &Datastore, clock: &Clock) -> (watch::Receiver<Option<Arc<Look>>>, bool) {
         let latest = self.latest.subscribe();
-        let is_fresh = latest.borrow().as_ref().is_some_and(|look| look.ended.elapsed() < FRESH_MAX);
+        let is_fresh = latest.borrow().as_ref().is_some_and(|look| {
+            look.ended.elapsed() < FRESH_MAX && look.marks == store.marks_version()
+        });
         if !is_fresh && !self.is_looking.swap(true, Ordering::AcqRel) {
             let (store, clock) = (store.clone(), clock.clone());
             let slot = Arc::clone(&self);
@@ -118,20 +122,21 @@ impl Slot {
 
     async fn look(&self, store: &Datastore, clock: &Clock) {
         let started = Instant::now();
+        let marks = store.marks_version();
         let census = store.census().await;
         let former = self.latest.borrow().clone();
         let was_readable = former.as_ref().is_none_or(|look| look.readable);
         let look = match census {
             Ok(census) => {
                 let seen = Seen { at: clock.now(), took: started.elapsed(), census };
-                Look { readable: true, seen: Some(Arc::new(seen)), ended: Instant::now() }
+                Look { readable: true, seen: Some(Arc::new(seen)), ended: Instant::now(), marks }
             }
             Err(error) => {
                 // Once for each time that it goes away, not at each scrape.
                 if was_readable {
                     tracing::warn!(store = %store.name(), %error, "the datastore could not be looked at for the metrics");
                 }
-                Look { readable: false, seen: former.and_then(|look| look.seen.clone()), ended: Instant::now() }
+                Look { readable: false, seen: former.and_then(|look| look.seen.clone()), ended: Instant::now(), marks }
             }
         };
         self.latest.send_replace(Some(Arc::new(look)));

@@ -208,7 +208,7 @@ async fn files_that_are_not_what_the_manifest_says_are_told() {
     assert_eq!(shown(&report), [(listed.0.clone(), listed.1.clone(), false), stray.clone()]);
     assert!(report.files[0].fault.as_ref().unwrap().starts_with("wrong checksum"), "{report:#?}");
     assert_eq!((report.sound, report.chunks.missing), (false, 1));
-    put(&index, &bytes[..5000]);
+    put(&index, &bytes[..4100]);
     let report = world.inspect(0, 100).await;
     assert!(report.files[0].fault.as_ref().unwrap().contains("Unable to open fixed index"), "{report:#?}");
     std::fs::remove_file(dir.join("index.json.blob")).unwrap();

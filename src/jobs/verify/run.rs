@@ -158,6 +158,10 @@ impl Verification {
             if more > 0 {
                 task.log(format!("\tand {more} more"));
             }
+            if bench.seen.has_bad() {
+                let store = self.store.name();
+                task.log(format!("`ringvault repair report {store} --bad` or `--missing` tells who else names such chunks"));
+            }
         }
         match walked {
             Err(e) => Err(e.to_string()),
