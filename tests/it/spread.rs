@@ -192,7 +192,7 @@ async fn a_hole_spreads(met: Met) {
     let mut other_writer = other.create(ARCHIVE, 2 * FIXED_CHUNK_BYTES, "").await;
 
     let mut backup = Backup::start(&scene.daemon, Place::host("m", 1)).await;
-    let upid = scene.daemon.running().into_iter().find(|upid| upid.contains("host-m-")).expect("it runs");
+    let upid = scene.daemon.running().into_iter().find(|upid| upid.contains("host-m:")).expect("it runs");
     if met == Met::Preflight {
         scene.daemon.remove_chunk(&digest);
         backup.get(&format!("/previous?archive-name={ARCHIVE}")).await.expect(400, &digest);
@@ -266,7 +266,7 @@ async fn the_commands_work_without_a_daemon_and_refuse_what_is_not_there() {
     let running = scene.json(0, &["inspect", STORE, &snapshot]);
     let listed = rest(&scene.daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/report?upid=UPID:x"), b"").await;
     listed.expect(400, "");
-    let inspect = format!("/api2/json/admin/datastore/{STORE}/inspect?backup-type=host&backup-id=m&backup-time=0");
+    let inspect = format!("/api2/json/admin/datastore/{STORE}/inspect?backup-type=host&backup-id=m&backup-time=1");
     rest(&scene.daemon, "POST", &inspect, b"").await.expect(200, "UPID");
     let report = format!("/api2/json/admin/datastore/{STORE}/chunk-report");
     rest(&scene.daemon, "POST", &report, b"").await.expect(400, "one of chunk, missing and bad is needed");

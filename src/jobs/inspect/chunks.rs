@@ -79,15 +79,20 @@ impl Tracing {
     pub(super) async fn run_keeping(&self, task: &Task, digests_max: usize) -> Result<ChunksReport> {
         let site = Site { store: self.store.clone(), compute: self.compute.clone() };
         let listed = walk::list(&self.store).await?;
+        let mut unreadable = Vec::new();
         let (digests, more_chunks) = match &self.about {
             About::Chunks(digests) => (digests.clone(), 0),
-            About::Missing => self.missing(&site, &listed, task, digests_max).await?,
+            About::Missing => self.missing(&site, &listed, task, digests_max, &mut unreadable).await?,
             About::SetAside => self.set_aside(task).await?,
         };
         let wanted = Wanted::measured(&self.store, digests).await?;
         task.log(format!("{} chunks", wanted.lookup.digests().len() as u64 + more_chunks));
-        let trace = match wanted.lookup.digests() {
-            [] => Trace::default(),
+        let trace = match (wanted.lookup.digests(), &self.about) {
+            ([], About::Missing) => {
+                let indexes = listed.iter().map(|listed| listed.indexes.len() as u64).sum();
+                Trace { indexes, unreadable, ..Trace::default() }
+            }
+            ([], _) => Trace::default(),
             _ => trace(&site, &listed, &wanted, task).await?,
         };
         let marked = if self.mark { self.mark(&trace, task).await? } else { 0 };
@@ -138,6 +143,7 @@ impl Tracing {
         listed: &[Arc<Listed>],
         task: &Task,
         digests_max: usize,
+        unreadable: &mut Vec<String>,
     ) -> Result<(Vec<Digest>, u64)> {
         let (mut missing, mut more) = (Vec::new(), 0);
         let mut pass = Some(Pass::first(digests_max));
@@ -147,10 +153,19 @@ impl Tracing {
                 // Digests of all snapshots meet in one pass, so one index follows the other.
                 for name in &listed.indexes {
                     let mut walk = Walk::new(&site.store, listed, name);
-                    while let Next::Block(block) = walk.next().await? {
-                        for entry in &block {
-                            if now.add(&entry.digest) {
-                                now = site.compute.run(move || (now.compact(), now).1).await?;
+                    loop {
+                        match walk.next().await? {
+                            Next::Block(block) => {
+                                for entry in &block {
+                                    if now.add(&entry.digest) {
+                                        now = site.compute.run(move || (now.compact(), now).1).await?;
+                                    }
+                                }
+                            }
+                            Next::End => break,
+                            Next::Unreadable(why) => {
+                                unreadable.push(why);
+                                break;
                             }
                         }
                     }
@@ -170,6 +185,9 @@ impl Tracing {
             }
             pass = next;
         }
+        unreadable.sort();
+        unreadable.dedup();
+        unreadable.truncate(UNREADABLE_MAX);
         Ok((missing, more))
     }
 
@@ -218,8 +236,12 @@ impl Tracing {
 
     fn log(&self, report: &ChunksReport, task: &Task) {
         for (at, line) in super::words::summary(report).into_iter().take(LOGGED_MAX + 1).enumerate() {
-            // As the list at the end of a verification.
-            task.log(if at == 0 { line } else { format!("\t{line}") });
+            match at {
+                0 if report.is_sound() => task.log(line),
+                0 => task.warn(line),
+                // As the list at the end of a verification.
+                _ => task.log(format!("\t{line}")),
+            }
         }
         if !report.unreadable.is_empty() {
             let count = report.unreadable.len().min(UNREADABLE_MAX);

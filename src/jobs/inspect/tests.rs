@@ -304,6 +304,8 @@ async fn an_index_that_cannot_be_read_is_named_and_one_that_is_gone_is_not() {
     let tracing = world.tracing(About::Chunks(vec![chunk(1).0]));
     let report = world.trace(&tracing, 100).await;
     assert_eq!((report.unreadable.len(), report.snapshots.len(), report.is_sound()), (1, 2, false));
+    let report = world.trace(&world.tracing(About::Missing), 2).await;
+    assert_eq!((report.unreadable.len(), report.chunks.len(), report.is_sound()), (1, 0, false), "{report:#?}");
     let listed = walk::list(&world.store).await.unwrap();
     std::fs::remove_file(index(2)).unwrap();
     let names = listed[2].indexes.clone();
