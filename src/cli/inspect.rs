@@ -117,7 +117,8 @@ impl fmt::Display for Shown {
             writeln!(f, "\nshared with:")?;
         }
         for group in &report.groups {
-            let (snapshots, count) = (words::counted(group.snapshots, "snapshot"), words::counted(group.chunks, "chunk"));
+            let (snapshots, count) =
+                (words::counted(group.snapshots, "snapshot"), words::counted(group.chunks, "chunk"));
             let name = words::group(&group.ns, &group.group);
             writeln!(f, "  {name:28} {snapshots}, {count}, {} on the disk", HumanBytes(group.disk_bytes))?;
         }
@@ -126,7 +127,11 @@ impl fmt::Display for Shown {
             writeln!(f, "    {name:40} {}, {bytes}", words::counted(row.chunks, "chunk"))?;
         }
         if report.more_snapshots + report.hidden_snapshots > 0 {
-            writeln!(f, "    and {}", words::counted(report.more_snapshots + report.hidden_snapshots, "more snapshot"))?;
+            writeln!(
+                f,
+                "    and {}",
+                words::counted(report.more_snapshots + report.hidden_snapshots, "more snapshot")
+            )?;
         }
         for unreadable in &report.unreadable {
             writeln!(f, "  counts as not shared: {unreadable}")?;
@@ -140,7 +145,11 @@ impl fmt::Display for Shown {
             f.write_str(&fates(&report.missing))?;
         }
         if chunks.unknown > 0 {
-            writeln!(f, "\n{} could not be asked for: the disk did not answer", words::counted(chunks.unknown, "chunk"))?;
+            writeln!(
+                f,
+                "\n{} could not be asked for: the disk did not answer",
+                words::counted(chunks.unknown, "chunk")
+            )?;
         }
         writeln!(f, "\n{}", if report.sound { "nothing is missing" } else { "this snapshot is not whole" })
     }

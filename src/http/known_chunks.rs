@@ -332,7 +332,8 @@ impl KnownChunks {
         if missing > 0 {
             // Other groups may name them too, and do not know yet.
             let store = self.store.name();
-            self.task.log(format!("`ringvault repair report {store} --chunk DIGEST` tells which other snapshots name it"));
+            self.task
+                .log(format!("`ringvault repair report {store} --chunk DIGEST` tells which other snapshots name it"));
         }
         if missing.max(unchecked) > NAMED_MAX {
             self.task.log(format!("{check} check: {missing} chunks are missing, {unchecked} could not be checked"));

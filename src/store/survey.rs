@@ -79,7 +79,11 @@ impl Datastore {
 
     /// What lies at the places of `digests`, in their order; batches as of a sweep. Unlike [`Self::check_chunks`] this tells lengths and makes
     /// no chunk suspect. `progress` hears after each batch how many were asked so far.
-    pub async fn measure_chunks(&self, digests: &[Digest], mut progress: impl FnMut(usize) + Send) -> Result<Vec<Found>> {
+    pub async fn measure_chunks(
+        &self,
+        digests: &[Digest],
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<Vec<Found>> {
         let Inner { checker, engine, network_fs, .. } = &*self.inner;
         let mut found = Vec::with_capacity(digests.len());
         for batch in digests.chunks(CHECK_BATCH_MAX) {

@@ -126,7 +126,9 @@ async fn what_a_verification_finds_is_known_everywhere_and_healed_by_the_next_ba
     assert_eq!(scene.verify("").await.0, "OK");
     scene.metrics_say(0, 0).await;
     let sound = scene.says(0, &["inspect", STORE, &scene.snapshot_of("m")]);
-    for part in ["the newest of its group", "verification: ok", "shared with others           1 chunk", "nothing is missing"] {
+    for part in
+        ["the newest of its group", "verification: ok", "shared with others           1 chunk", "nothing is missing"]
+    {
         assert!(sound.contains(part), "{part} is not in\n{sound}");
     }
 
@@ -150,7 +152,8 @@ async fn what_a_verification_finds_is_known_everywhere_and_healed_by_the_next_ba
     assert_eq!(remedies[0], json!({"by": "backup", "ns": "", "group": "host/m", "full": true}), "{report:#}");
     assert_eq!(remedies[2], json!({"by": "set-aside", "file": format!("{digest}.0.bad")}));
     let text = scene.says(2, &["inspect", STORE, &scene.snapshot_of("n")]);
-    for part in ["4.00 MiB lost, bytes 0..4194304", "next backup of host/m is a full one", "this snapshot is not whole"] {
+    for part in ["4.00 MiB lost, bytes 0..4194304", "next backup of host/m is a full one", "this snapshot is not whole"]
+    {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 
@@ -264,7 +267,8 @@ async fn the_commands_work_without_a_daemon_and_refuse_what_is_not_there() {
     let scene = Scene::new([true, true, true]).await;
     let snapshot = scene.snapshot_of("m");
     let running = scene.json(0, &["inspect", STORE, &snapshot]);
-    let listed = rest(&scene.daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/report?upid=UPID:x"), b"").await;
+    let listed =
+        rest(&scene.daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/report?upid=UPID:x"), b"").await;
     listed.expect(400, "");
     let inspect = format!("/api2/json/admin/datastore/{STORE}/inspect?backup-type=host&backup-id=m&backup-time=1");
     rest(&scene.daemon, "POST", &inspect, b"").await.expect(200, "UPID");

@@ -84,7 +84,7 @@ fn plain(line: &str, base: &str) -> String {
 }
 
 fn comparable(log: &[String], base: &str) -> Vec<String> {
-    // Ours says at the end which command tells more.
+    // Ours also says which command tells more.
     log.iter().filter(|line| !line.starts_with("`ringvault ")).map(|line| plain(line, base)).collect()
 }
 

@@ -348,8 +348,7 @@ fn may_see(context: &RequestContext, place: &Place) -> MaySee {
 
 /// The other open datastores that the asker may look at.
 fn others(context: &RequestContext, store: &Datastore) -> Vec<Datastore> {
-    let may_look =
-        |other: &Datastore| context.datastore_privileges(other.name(), &Namespace::root()).has_any(AUDIT);
+    let may_look = |other: &Datastore| context.datastore_privileges(other.name(), &Namespace::root()).has_any(AUDIT);
     let others = context.app.datastores.all().into_iter().filter(|other| !other.is(store) && may_look(other));
     others.filter(|other| other.maintenance().is_none()).collect()
 }

@@ -89,15 +89,21 @@ impl Censuses {
 
 impl Slot {
     fn new() -> Arc<Self> {
-        Arc::new(Self { latest: watch::Sender::new(None), is_looking: AtomicBool::new(false), is_surveying: AtomicBool::new(false), surveyed: Mutex::default() })
+        Arc::new(Self {
+            latest: watch::Sender::new(None),
+            is_looking: AtomicBool::new(false),
+            is_surveying: AtomicBool::new(false),
+            surveyed: Mutex::default(),
+        })
     }
 
     /// Begins a look unless the last one is fresh or one is under way. Says whether it is fresh.
     fn begin(self: Arc<Self>, store: &Datastore, clock: &Clock) -> (watch::Receiver<Option<Arc<Look>>>, bool) {
         let latest = self.latest.subscribe();
-        let is_fresh = latest.borrow().as_ref().is_some_and(|look| {
-            look.ended.elapsed() < FRESH_MAX && look.marks == store.marks_version()
-        });
+        let is_fresh = latest
+            .borrow()
+            .as_ref()
+            .is_some_and(|look| look.ended.elapsed() < FRESH_MAX && look.marks == store.marks_version());
         if !is_fresh && !self.is_looking.swap(true, Ordering::AcqRel) {
             let (store, clock) = (store.clone(), clock.clone());
             let slot = Arc::clone(&self);

@@ -291,9 +291,8 @@ impl Inspection {
         if found.is_empty() {
             return Ok(all);
         }
-        let measure = |bits: &Bits| {
-            bits.ones().fold((0, 0), |(chunks, bytes), at| (chunks + 1, bytes + bytes_of(found[at])))
-        };
+        let measure =
+            |bits: &Bits| bits.ones().fold((0, 0), |(chunks, bytes), at| (chunks + 1, bytes + bytes_of(found[at])));
         let mut progress = Tenths::new(task, "reading the indexes of the other snapshots", others.len());
         let start = |at: usize| named(site.clone(), Arc::clone(&others[at]), Arc::clone(lookup));
         let take = |at: usize, (bits, unreadable): (Bits, Vec<String>)| {
@@ -425,8 +424,7 @@ async fn open(compute: &ComputePool, lease: &ReaderLease, name: &ArchiveName) ->
         None => None,
     };
     let size = index.size_bytes();
-    let row =
-        ArchiveRow { archive: name.to_string(), entries: index.count(), bytes: size, ..ArchiveRow::default() };
+    let row = ArchiveRow { archive: name.to_string(), entries: index.count(), bytes: size, ..ArchiveRow::default() };
     Ok((Own { index, row, zero }, size, csum))
 }
 

@@ -143,7 +143,8 @@ async fn sharing_is_what_is_counted_by_hand() {
             });
             assert_eq!(rows.collect::<BTreeSet<_>>(), by_snapshot);
             let groups = report.groups.iter().map(|row| (row.group.clone(), row.snapshots, row.chunks, row.disk_bytes));
-            let want = by_group.into_iter().map(|(group, (n, common))| (group, n, common.len() as u64, disk_bytes(&common)));
+            let want =
+                by_group.into_iter().map(|(group, (n, common))| (group, n, common.len() as u64, disk_bytes(&common)));
             assert_eq!(groups.collect::<BTreeSet<_>>(), want.collect::<BTreeSet<_>>());
             let archive = &report.archives[0];
             assert_eq!((archive.entries, archive.distinct), (totals.entries, totals.distinct));
@@ -242,7 +243,8 @@ async fn the_report_about_chunks_names_who_loses_what() {
                 (time(&found.snapshot), found.newest, found.loses_data, words::ranges(&archive.places, 0))
             })
             .collect();
-        let row = |group: &str, hours, newest, ranges: &str| ((group.to_owned(), hours), newest, true, ranges.to_owned());
+        let row =
+            |group: &str, hours, newest, ranges: &str| ((group.to_owned(), hours), newest, true, ranges.to_owned());
         let want = [
             row("host/a", 0, false, "4194304..8388608"),
             row("host/a", 1, true, "4194304..8388608"),
@@ -295,9 +297,8 @@ async fn what_was_set_aside_and_what_lies_elsewhere_is_told() {
 #[tokio::test]
 async fn an_index_that_cannot_be_read_is_named_and_one_that_is_gone_is_not() {
     let world = World::new(&[("host/a", 0, &[1]), ("host/b", 0, &[1]), ("host/c", 0, &[1])]).await;
-    let index = |at: usize| {
-        Layout::new(world.store.base_path()).snapshot(&root(), &world.made[at].0).join("disk.img.fidx")
-    };
+    let index =
+        |at: usize| Layout::new(world.store.base_path()).snapshot(&root(), &world.made[at].0).join("disk.img.fidx");
     put(&index(1), &[0; 5000]);
     let report = world.inspect(0, 2).await;
     assert_eq!((report.unreadable.len(), report.chunks.shared), (1, 1), "{report:#?}");

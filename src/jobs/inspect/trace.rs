@@ -66,7 +66,7 @@ pub(super) struct Trace {
     /// For each chunk, how many snapshots name it.
     pub(super) named_by: Vec<u64>,
     /// For each chunk, the newest finished snapshots of groups that name it, as numbers in `affected`.
-    sources: Vec<Vec<usize>>,
+    pub(super) sources: Vec<Vec<usize>>,
     pub(super) indexes: u64,
     pub(super) unreadable: Vec<String>,
 }
@@ -114,8 +114,7 @@ pub(super) async fn trace(site: &Site, listed: &[Arc<Listed>], wanted: &Wanted, 
 }
 
 async fn visit(site: Site, listed: Arc<Listed>, lookup: Arc<Lookup>) -> Result<Visit> {
-    let mut visit =
-        Visit { archives: Vec::new(), chunks: Bits::none(lookup.digests().len()), unreadable: Vec::new() };
+    let mut visit = Visit { archives: Vec::new(), chunks: Bits::none(lookup.digests().len()), unreadable: Vec::new() };
     for name in &listed.indexes {
         let (mut walk, mut places) = (Walk::new(&site.store, &listed, name), Places::default());
         loop {

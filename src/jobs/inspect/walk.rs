@@ -213,11 +213,8 @@ mod tests {
 
     #[test]
     fn the_newest_finished_of_each_group_is_told() {
-        let found = |name: &str, finished| IndexedSnapshot {
-            snapshot: name.parse().unwrap(),
-            finished,
-            indexes: Vec::new(),
-        };
+        let found =
+            |name: &str, finished| IndexedSnapshot { snapshot: name.parse().unwrap(), finished, indexes: Vec::new() };
         let listed = in_namespace(
             &Namespace::root(),
             vec![

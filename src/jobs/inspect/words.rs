@@ -51,7 +51,9 @@ pub fn fate(chunk: &ChunkFate) -> String {
 /// What would bring a chunk back, a sentence each; at least one.
 pub fn remedies(chunk: &ChunkFate) -> Vec<String> {
     if chunk.remedies.is_empty() {
-        return vec!["nothing here would bring it back: another copy of this datastore, or removing the snapshots".into()];
+        return vec![
+            "nothing here would bring it back: another copy of this datastore, or removing the snapshots".into(),
+        ];
     }
     let dir = chunk.digest.get(..4).unwrap_or_default();
     let digest = &chunk.digest;
@@ -67,7 +69,9 @@ pub fn remedies(chunk: &ChunkFate) -> Vec<String> {
             group(ns, name)
         ),
         Remedy::SetAside { file } => {
-            format!(".chunks/{dir}/{file} was set aside as bad: if memory or cable were at fault, rename it back and verify")
+            format!(
+                ".chunks/{dir}/{file} was set aside as bad: if memory or cable were at fault, rename it back and verify"
+            )
         }
     };
     chunk.remedies.iter().map(sentence).collect()
@@ -83,10 +87,8 @@ pub fn affected(found: &AffectedSnapshot) -> String {
         (true, _) => "",
     };
     let newest = if *newest { ", newest of its group" } else { "" };
-    let archives: Vec<String> = archives
-        .iter()
-        .map(|a| format!("{} bytes {}", a.archive, ranges(&a.places, a.more_places)))
-        .collect();
+    let archives: Vec<String> =
+        archives.iter().map(|a| format!("{} bytes {}", a.archive, ranges(&a.places, a.more_places))).collect();
     format!("{} {what}{newest}{state}: {}", snapshot(named), archives.join("; "))
 }
 
@@ -117,7 +119,12 @@ pub fn summary_of_snapshot(report: &SnapshotReport) -> Vec<String> {
     lines.extend(report.manifest_fault.iter().map(|fault| format!("manifest: {fault}")));
     lines.extend(files.iter().filter_map(|file| Some(format!("{}: {}", file.filename, file.fault.as_ref()?))));
     lines.extend(archives.iter().filter(|row| row.lost_entries > 0).map(|row| {
-        format!("{}: {} missing, bytes {}", row.archive, counted(row.lost_entries, "chunk"), ranges(&row.places, row.more_places))
+        format!(
+            "{}: {} missing, bytes {}",
+            row.archive,
+            counted(row.lost_entries, "chunk"),
+            ranges(&row.places, row.more_places)
+        )
     }));
     if chunks.unknown > 0 {
         lines.push(format!("{} could not be asked for", counted(chunks.unknown, "chunk")));
@@ -160,7 +167,12 @@ mod tests {
             Remedy::SetAside { file: "abcdef.0.bad".into() },
         ];
         let said = remedies(&chunk);
-        for (line, part) in said.iter().zip(["'usb'", "next backup of a:vm/1 is a full one", "a full backup of", ".chunks/abcd/abcdef.0.bad"]) {
+        for (line, part) in said.iter().zip([
+            "'usb'",
+            "next backup of a:vm/1 is a full one",
+            "a full backup of",
+            ".chunks/abcd/abcdef.0.bad",
+        ]) {
             assert!(line.contains(part), "{line}");
         }
     }

@@ -150,6 +150,12 @@ impl Verification {
         };
         self.store.engine().buffers().release();
         let Failures { listed, more } = failures;
+        if bench.seen.has_bad() {
+            let store = self.store.name();
+            task.log(format!(
+                "`ringvault repair report {store} --bad` or `--missing` tells who else names such chunks"
+            ));
+        }
         if !listed.is_empty() {
             task.log("Failed to verify the following snapshots/groups:");
             for what in &listed {
@@ -157,10 +163,6 @@ impl Verification {
             }
             if more > 0 {
                 task.log(format!("\tand {more} more"));
-            }
-            if bench.seen.has_bad() {
-                let store = self.store.name();
-                task.log(format!("`ringvault repair report {store} --bad` or `--missing` tells who else names such chunks"));
             }
         }
         match walked {

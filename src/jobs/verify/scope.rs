@@ -57,7 +57,8 @@ impl Filter {
         else {
             return true;
         };
-        let marked = outcome == VerifyOutcome::Failed && [CHECKING_WORKER_TYPE, REPORTING_WORKER_TYPE].contains(&upid.worker_type.as_str());
+        let marked = outcome == VerifyOutcome::Failed
+            && [CHECKING_WORKER_TYPE, REPORTING_WORKER_TYPE].contains(&upid.worker_type.as_str());
         if marked && self.recheck_marked {
             return true;
         }
