@@ -199,7 +199,7 @@ async fn follow(administration: &Administration, upid: &str, shown: Shown) -> Re
             start = line["n"].as_u64().unwrap_or(0) + 1;
             let line = line["t"].as_str().unwrap_or_default();
             // The list of a report is its own answer.
-            if shown != Shown::Report || !line.starts_with('\t') {
+            if shown != Shown::Report || !line.contains(": \t") {
                 eprintln!("{line}");
             }
         }

@@ -14,8 +14,8 @@ use crate::jobs::inspect::report::{ChunkFate, SnapshotReport, Verification};
 use crate::jobs::inspect::{Report, words};
 use crate::types::{ArchiveName, DatastoreName, Namespace, Snapshot};
 
-/// The status of a command that did its work, and found that something is missing.
-pub(super) const NOT_SOUND: u8 = 2;
+/// The status of a command that did its work, and found that something is missing. 2 says that the command line is wrong.
+pub(super) const NOT_SOUND: u8 = 3;
 
 /// Missing chunks that are printed with their remedies; `--output json` has more.
 pub(super) const CHUNKS_PRINTED_MAX: usize = 20;
@@ -27,7 +27,7 @@ Examples:
 
 /// Explain a snapshot: its files, its chunks, with whom it shares them, what is missing and what would heal it
 ///
-/// Indexes are read and chunks asked for; what is in a chunk only a verification tells. Status 0 if all that was looked at is in order, 2 if
+/// Indexes are read and chunks asked for; what is in a chunk only a verification tells. Status 0 if all that was looked at is in order, 3 if
 /// something is missing or wrong, 1 if the work could not be done.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]

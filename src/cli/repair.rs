@@ -37,7 +37,7 @@ enum Action {
     /// Tell which snapshots name some chunks, where, and which lose data
     ///
     /// Reads all indexes once (with --missing once more for each one to two million different chunks) and changes nothing, unless --mark
-    /// is given. Status 0 if no snapshot loses data, 2 if one does, 1 if the work could not be done.
+    /// is given. Status 0 if no snapshot loses data, 3 if one does, 1 if the work could not be done.
     #[command(after_help = EXAMPLES)]
     Report {
         /// Datastore

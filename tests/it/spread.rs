@@ -145,13 +145,13 @@ async fn what_a_verification_finds_is_known_everywhere_and_healed_by_the_next_ba
     scene.metrics_say(1, 1).await;
 
     // One snapshot, explained; with a daemon that runs.
-    let report = scene.json(2, &["inspect", STORE, &scene.snapshot_of("n"), "--archive", ARCHIVE]);
+    let report = scene.json(3, &["inspect", STORE, &scene.snapshot_of("n"), "--archive", ARCHIVE]);
     assert_eq!((&report["sound"], &report["chunks"]["missing"]), (&json!(false), &json!(1)), "{report:#}");
     assert_eq!(report["archives"][0]["places"], json!([{"offset": 0, "bytes": FIXED_CHUNK_BYTES, "digest": digest}]));
     let remedies = &report["missing"][0]["remedies"];
     assert_eq!(remedies[0], json!({"by": "backup", "ns": "", "group": "host/m", "full": true}), "{report:#}");
     assert_eq!(remedies[2], json!({"by": "set-aside", "file": format!("{digest}.0.bad")}));
-    let text = scene.says(2, &["inspect", STORE, &scene.snapshot_of("n")]);
+    let text = scene.says(3, &["inspect", STORE, &scene.snapshot_of("n")]);
     for part in ["4.00 MiB lost, bytes 0..4194304", "next backup of host/m is a full one", "this snapshot is not whole"]
     {
         assert!(text.contains(part), "{part} is not in\n{text}");
@@ -159,7 +159,7 @@ async fn what_a_verification_finds_is_known_everywhere_and_healed_by_the_next_ba
 
     // All that name the chunk, by each way to ask.
     for ask in [vec!["--chunk", &digest], vec!["--missing"], vec!["--bad"]] {
-        let report = scene.json(2, &[vec!["repair", "report", STORE], ask].concat());
+        let report = scene.json(3, &[vec!["repair", "report", STORE], ask].concat());
         let ids: Vec<&str> = report["snapshots"]
             .as_array()
             .expect("snapshots")
@@ -169,7 +169,7 @@ async fn what_a_verification_finds_is_known_everywhere_and_healed_by_the_next_ba
         assert_eq!((ids, &report["marked"]), (vec!["m", "n"], &json!(0)), "{report:#}");
     }
     assert_eq!(scene.states().await, ["m 0 failed", "n 0 ok"], "a report changes nothing");
-    let said = scene.says(2, &["repair", "report", STORE, "--missing", "--mark"]);
+    let said = scene.says(3, &["repair", "report", STORE, "--missing", "--mark"]);
     assert!(said.contains("2 snapshots marked as failed"), "{said}");
     assert_eq!(scene.states().await, ["m 0 failed", "n 0 failed"]);
     scene.metrics_say(2, 1).await;
@@ -281,7 +281,7 @@ async fn the_commands_work_without_a_daemon_and_refuse_what_is_not_there() {
     assert!(said.is_empty(), "{said}");
     std::fs::remove_file(scene.daemon.store().join(scene.m[1].path())).expect("remove a chunk");
     scene.daemon.expect(&["--allow-missing-chunk", &scene.m[1].digest]);
-    let report = scene.json(2, &["repair", "report", STORE, "--missing"]);
+    let report = scene.json(3, &["repair", "report", STORE, "--missing"]);
     assert_eq!(report["chunks"][0]["digest"], json!(scene.m[1].digest), "{report:#}");
     assert_eq!(report["snapshots"][0]["snapshot"]["backup-id"], "m");
 }

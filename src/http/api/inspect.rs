@@ -247,8 +247,8 @@ async fn inspect(context: RequestContext, params: Params) -> Result<Reply> {
     let (worker_type, worker_id) = inspection.worker();
     start(&context, &inspection.store.clone(), worker_type, worker_id, move |task| async move {
         let report = inspection.run(&task).await?;
-        for line in words::summary_of_snapshot(&report) {
-            if report.sound { task.log(line) } else { task.warn(line) }
+        for (at, line) in words::summary_of_snapshot(&report).into_iter().enumerate() {
+            if at == 0 || report.sound { task.log(line) } else { task.warn(line) }
         }
         Ok(Report::Snapshot(Box::new(report)))
     })

@@ -86,7 +86,8 @@ impl Tracing {
             About::SetAside => self.set_aside(task).await?,
         };
         let wanted = Wanted::measured(&self.store, digests).await?;
-        task.log(format!("{} chunks", wanted.lookup.digests().len() as u64 + more_chunks));
+        let count = wanted.lookup.digests().len() as u64 + more_chunks;
+        task.log(format!("it is about {}", super::words::counted(count, "chunk")));
         let trace = match (wanted.lookup.digests(), &self.about) {
             ([], About::Missing) => {
                 let indexes = listed.iter().map(|listed| listed.indexes.len() as u64).sum();
