@@ -1,12 +1,21 @@
 //! What is found to be missing or bad is known everywhere: in the list, in the metrics, to the next backup, to other groups; and two commands
 //! explain it.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringvault::clock::Clock;
+use ringvault::engine::{ComputePool, Engine, EngineConfig};
+use ringvault::jobs::inspect::{About, Inspection, Tracing};
+use ringvault::store::{Datastore, DatastoreConfig};
+use ringvault::task::Registry;
+use ringvault::types::Namespace;
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Daemon, STORE, Setup};
+use crate::support::daemon::{Daemon, STORE, Setup, temp_dir};
+use crate::support::golden;
 use crate::support::upload::{self, Backup, Chunk, FIXED_CHUNK_BYTES, Place, ask_backup, rest};
 use crate::support::wire::{Conn, PATIENCE};
 
@@ -284,4 +293,85 @@ async fn the_commands_work_without_a_daemon_and_refuse_what_is_not_there() {
     let report = scene.json(3, &["repair", "report", STORE, "--missing"]);
     assert_eq!(report["chunks"][0]["digest"], json!(scene.m[1].digest), "{report:#}");
     assert_eq!(report["snapshots"][0]["snapshot"]["backup-id"], "m");
+}
+
+/// Damage that only a reading of chunks can tell.
+const UNSEEN: &[&str] = &[
+    "chunk-half",
+    "chunk-flip",
+    "chunk-crc",
+    "chunk-magic",
+    "chunk-other-content",
+    "chunk-shorter-content",
+    "chunk-encrypted-magic",
+    "didx-chunk-flip",
+    "manifest-encrypt-claim",
+];
+
+/// Damage after which a chunk that an index names is not there.
+const HOLES: &[&str] = &[
+    "chunk-delete",
+    "chunk-empty",
+    "chunk-short-header",
+    "chunk-is-directory",
+    "didx-chunk-delete",
+    "chunk-dir-missing",
+    "fidx-digest-unknown",
+];
+
+/// What is wrong with what the two reports say of one damaged datastore.
+async fn one(pristine: &Path, mutation: &Value) -> Option<String> {
+    let folder = temp_dir();
+    let base = folder.path().join("damaged");
+    assert!(Command::new("cp").arg("-a").arg(pristine).arg(&base).status().expect("run cp").success());
+    golden::apply(&base, &mutation["operations"]);
+    let id = mutation["id"].as_str().expect("an id");
+    let engine = Engine::start("inspect", &EngineConfig::default()).expect("an engine");
+    let config = DatastoreConfig::new("damaged".parse().expect("a name"), &base);
+    let store = Datastore::open(config, engine, Clock::system()).await.expect("a datastore");
+    let tasks = Registry::open(&folder.path().join("tasks"), Clock::system()).expect("tasks");
+    let root = "root@pam".parse().expect("a user");
+    let task = tasks.start("inspect", None, &root).await.expect("a task");
+    let compute = ComputePool::new(2).expect("threads");
+    let inspection = Inspection {
+        store: store.clone(),
+        compute: compute.clone(),
+        ns: Namespace::root(),
+        snapshot: mutation["target_snapshot"].as_str().expect("a snapshot").parse().expect("a snapshot"),
+        archive: None,
+        may_see: Arc::new(|_| true),
+        others: Vec::new(),
+    };
+    let report = inspection.run(&task).await.expect("a report");
+    let (about, may_see) = (About::Missing, inspection.may_see.clone());
+    let tracing = Tracing { store, compute, about, mark: false, may_see, others: Vec::new() };
+    let holes = tracing.run(&task).await.expect("a report");
+    task.end(Ok(())).await;
+
+    let verified = mutation["pbs_3.2.4"]["verify"]["exitstatus"].as_str().expect("a status");
+    let sound = verified == "OK" || UNSEEN.contains(&id);
+    let target = format!("{}/{}", report.snapshot.backup_type, report.snapshot.backup_id);
+    // One hole is in the pristine one.
+    let loses = holes.snapshots.iter().any(|found| {
+        found.loses_data && format!("{}/{}", found.snapshot.backup_type, found.snapshot.backup_id) == target
+    });
+    let has_hole = HOLES.contains(&id);
+    let agrees = report.sound == sound && (report.chunks.missing > 0) == has_hole && loses == has_hole;
+    (!agrees).then(|| format!("{id}: sound {} ({sound}), hole {has_hole}, loses {loses}: {report:#?}", report.sound))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_damage_that_no_chunk_has_to_be_read_for_is_told() {
+    if golden::is_absent() {
+        return;
+    }
+    let folder = temp_dir();
+    let pristine = folder.path().join("pristine");
+    golden::unpack_datastore(&pristine);
+    let all = golden::json("damaged/damaged.json");
+    let mut faults = Vec::new();
+    for mutation in all["mutations"].as_array().expect("mutations") {
+        faults.extend(one(&pristine, mutation).await);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

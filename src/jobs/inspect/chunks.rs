@@ -6,12 +6,12 @@ use super::MaySee;
 use super::report::{AffectedArchive, AffectedSnapshot, ChunksReport, Named};
 use super::trace::{CHUNKS_MAX, Trace, Wanted, trace, verify_state};
 use super::walk::{self, Listed, Next, Site, Tenths, UNREADABLE_MAX, Walk, in_order};
-use crate::engine::ComputePool;
+use crate::engine::{Class, ComputePool};
 use crate::error::{Kind, Result};
 use crate::format::manifest::{VerifyOutcome, VerifyState};
 use crate::protocol::passes::{PASS_DIGESTS_MAX, Pass};
-use crate::store::Datastore;
 use crate::store::layout::CHUNK_DIR_COUNT;
+use crate::store::{Datastore, Freshness};
 use crate::task::Task;
 use crate::types::Digest;
 
@@ -175,7 +175,9 @@ impl Tracing {
             }
             let (digests, next) = site.compute.run(move || now.end()).await?;
             let mut progress = Tenths::new(task, "asking for their chunks", digests.len());
-            let report = self.store.check_sorted_chunks_with(&digests, |done| progress.tell(done)).await?;
+            // Each is asked for: a name in a directory may be that of an empty file.
+            let asked = |done| progress.tell(done);
+            let report = self.store.check_chunks_with(&digests, Class::Sweep, Freshness::Server, asked).await?;
             for (digest, _) in report.missing {
                 if missing.len() < CHUNKS_MAX { missing.push(digest) } else { more += 1 }
             }
