@@ -352,3 +352,86 @@ fn others(context: &RequestContext, store: &Datastore) -> Vec<Datastore> {
     let others = context.app.datastores.all().into_iter().filter(|other| !other.is(store) && may_look(other));
     others.filter(|other| other.maintenance().is_none()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::EpochSecs;
+    use crate::jobs::inspect::report::*;
+
+    fn named() -> Named {
+        Named { ns: "a".into(), backup_type: "vm".into(), backup_id: "7".into(), backup_time: EpochSecs(9) }
+    }
+
+    fn places() -> Vec<Place> {
+        vec![Place { offset: 0, bytes: 5, digest: "ab".into() }]
+    }
+
+    fn fate() -> ChunkFate {
+        let remedies = vec![
+            Remedy::Copy { store: "usb".into() },
+            Remedy::Backup { ns: String::new(), group: "vm/7".into(), full: true },
+            Remedy::SetAside { file: "ab.0.bad".into() },
+        ];
+        ChunkFate { digest: "ab".into(), state: ChunkState::Missing, reason: "gone".into(), snapshots: 1, remedies }
+    }
+
+    #[test]
+    fn reports_are_as_described_and_read_back() {
+        let verification = Verification { state: "ok".into(), upid: "UPID".into(), time: None };
+        let file = FileRow {
+            filename: "x.fidx".into(),
+            kind: "fixed-index".into(),
+            size: Some(1),
+            crypt_mode: None,
+            fault: Some("wrong".into()),
+        };
+        let group = SharingGroup { ns: String::new(), group: "vm/7".into(), snapshots: 1, chunks: 1, disk_bytes: 1 };
+        let snapshot = SnapshotReport {
+            store: "main".into(),
+            snapshot: named(),
+            archive: None,
+            sound: false,
+            manifest_fault: None,
+            verification: Some(verification),
+            newest: true,
+            files: vec![file],
+            archives: vec![ArchiveRow { archive: "x.fidx".into(), places: places(), ..ArchiveRow::default() }],
+            chunks: ChunkTotals::default(),
+            groups: vec![group],
+            snapshots: vec![SharingSnapshot { snapshot: named(), chunks: 1, disk_bytes: 1 }],
+            more_snapshots: 0,
+            hidden_snapshots: 0,
+            unreadable: vec!["y".into()],
+            missing: vec![fate()],
+        };
+        let archive =
+            AffectedArchive { archive: "x.fidx".into(), entries: 1, bytes: 5, places: places(), more_places: 0 };
+        let affected = AffectedSnapshot {
+            snapshot: named(),
+            finished: true,
+            newest: true,
+            loses_data: true,
+            verification: Some("failed".into()),
+            archives: vec![archive],
+        };
+        let chunks = ChunksReport {
+            store: "main".into(),
+            about: "missing".into(),
+            indexes: 1,
+            unreadable: Vec::new(),
+            chunks: vec![fate()],
+            more_chunks: 0,
+            snapshots: vec![affected],
+            hidden_snapshots: 0,
+            marked: 0,
+        };
+        let reports =
+            [(Report::Snapshot(Box::new(snapshot)), SNAPSHOT_REPORT), (Report::Chunks(chunks), CHUNKS_REPORT)];
+        for (report, shape) in reports {
+            let value = serde_json::to_value(&report).unwrap();
+            shape.check(&value).unwrap();
+            assert_eq!(serde_json::from_value::<Report>(value).unwrap(), report);
+        }
+    }
+}

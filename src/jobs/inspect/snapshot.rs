@@ -10,12 +10,12 @@ use super::report::{
 };
 use super::trace::{CHUNKS_MAX, Wanted, trace};
 use super::walk::{self, Listed, Next, Site, Tenths, UNREADABLE_MAX, Walk, in_order};
-use crate::engine::ComputePool;
+use crate::engine::{Class, ComputePool};
 use crate::error::{Error, Kind, Result};
 use crate::format::blob::BLOB_ENCODED_BYTES_MAX;
 use crate::format::manifest::{Manifest, ManifestFile};
 use crate::protocol::passes::{PASS_DIGESTS_MAX, Pass};
-use crate::store::{Datastore, Found, IndexEntry, IndexReader, ReaderLease};
+use crate::store::{Datastore, Found, Freshness, IndexEntry, IndexReader, ReaderLease};
 use crate::task::Task;
 use crate::types::{ArchiveKind, ArchiveName, Digest, Group, MANIFEST_BLOB, Namespace, Snapshot, Upid};
 
@@ -364,6 +364,8 @@ impl Inspection {
             return Ok(());
         }
         let site = self.site();
+        // Asked for once more as every check does: uploads, running backups and metrics know of the holes from now on.
+        self.store.check_chunks(missing.clone(), Class::Sweep, Freshness::Server).await?;
         let wanted = Wanted::measured(&self.store, missing).await?;
         let trace = trace(&site, listed, &wanted, task).await?;
         let may_see = |listed: &Listed| (self.may_see)(&listed.ns);

@@ -160,6 +160,7 @@ async fn a_missing_chunk_is_told_with_its_bytes_and_its_remedies() {
     world.lose(3);
     for digests_max in PASSES {
         let report = world.inspect(0, digests_max).await;
+        assert_eq!(world.store.suspects(), 2, "the next upload of these is written in any case");
         assert!(!report.sound && !report.newest);
         assert_eq!((report.chunks.missing, report.chunks.unknown, report.archives[0].lost_entries), (2, 0, 3));
         assert_eq!(words::ranges(&report.archives[0].places, 0), "0..4194304, 8388608..16777216");
