@@ -357,14 +357,14 @@ fn others(context: &RequestContext, store: &Datastore) -> Vec<Datastore> {
 mod tests {
     use super::*;
     use crate::clock::EpochSecs;
-    use crate::jobs::inspect::report::*;
+    use crate::jobs::inspect::report::{self, *};
 
     fn named() -> Named {
         Named { ns: "a".into(), backup_type: "vm".into(), backup_id: "7".into(), backup_time: EpochSecs(9) }
     }
 
-    fn places() -> Vec<Place> {
-        vec![Place { offset: 0, bytes: 5, digest: "ab".into() }]
+    fn places() -> Vec<report::Place> {
+        vec![report::Place { offset: 0, bytes: 5, digest: "ab".into() }]
     }
 
     fn fate() -> ChunkFate {
