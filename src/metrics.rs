@@ -336,6 +336,8 @@ pub static METRICS: &[&Metric] = &[
     &AVAILABLE_BYTES,
     &CENSUS_DURATION,
     &CENSUS_TIME,
+    &DOUBTED_CHUNKS,
+    &DATASTORE_FAILED,
     &DATASTORE_GROUPS,
     &DATASTORE_READABLE,
     &SIZE_BYTES,
@@ -357,6 +359,7 @@ pub static METRICS: &[&Metric] = &[
     &GC_PENDING_BYTES,
     &GC_REMOVED_BYTES,
     &GC_BAD_CHUNKS,
+    &GROUP_FAILED,
     &GROUP_NEWEST,
     &GROUP_SNAPSHOTS,
     &HTTP_REQUESTS,
@@ -541,6 +544,18 @@ pub static DATASTORE_SNAPSHOTS: Metric = Metric::gauge(
     &["datastore"],
     "Snapshots, all namespaces together, those under way included.",
 );
+/// Snapshots that are known to be bad.
+pub static DATASTORE_FAILED: Metric = Metric::gauge(
+    "ringvault_datastore_failed_snapshots",
+    &["datastore"],
+    "Snapshots whose last verification failed, or that a known-chunk check has marked, all namespaces together; absent until all have been looked at once.",
+);
+/// Chunks that are known to be bad.
+pub static DOUBTED_CHUNKS: Metric = Metric::gauge(
+    "ringvault_datastore_doubted_chunks",
+    &["datastore"],
+    "Chunks that a check or verification has found missing or bad and that were neither written anew nor verified since, at most 65536. Counted from the opening of the datastore.",
+);
 /// When it was looked at.
 pub static CENSUS_TIME: Metric = Metric::gauge(
     "ringvault_datastore_census_timestamp_seconds",
@@ -553,6 +568,12 @@ pub static CENSUS_DURATION: Metric =
 /// Snapshots of a group.
 pub static GROUP_SNAPSHOTS: Metric =
     Metric::gauge("ringvault_group_snapshots", GROUP, "Snapshots of a group, those under way included.");
+/// Those that are known to be bad.
+pub static GROUP_FAILED: Metric = Metric::gauge(
+    "ringvault_group_failed_snapshots",
+    GROUP,
+    "Snapshots of a group whose last verification failed, or that a known-chunk check has marked; absent until all have been looked at once.",
+);
 /// Newest of a group.
 pub static GROUP_NEWEST: Metric = Metric::gauge(
     "ringvault_group_newest_snapshot_timestamp_seconds",

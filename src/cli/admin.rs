@@ -40,7 +40,7 @@ pub struct Admin {
 }
 
 /// How an answer is shown to people.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Nothing but success.
     Nothing,
@@ -52,6 +52,8 @@ pub(super) enum Shown {
     Fields,
     /// The name of a task, which is waited for.
     Task,
+    /// The same, of one that leaves a report.
+    Report,
 }
 
 /// A call: method, path below `/api2/json/`, parameters.
@@ -110,6 +112,20 @@ impl Admin {
         print_text(&self.show(&pick(answers).unwrap_or_default(), shown))
     }
 
+    /// Makes a call that starts a task, repeats its log on standard error, and returns the report that it leaves behind.
+    pub(super) fn report(&self, store: &DatastoreName, call: Call) -> Result<Value> {
+        self.with(Some(store), async |administration| {
+            let upid = work(administration, vec![call], Shown::Report).await?.pop().unwrap_or_default();
+            let call = Call::new(Method::GET, "admin/datastore/{}/report", &[store.as_str()]).with("upid", Some(upid));
+            Ok(work(administration, vec![call], Shown::Fields).await?.pop().unwrap_or_default())
+        })
+    }
+
+    /// Whether the answer is to be printed for programs.
+    pub(super) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
     /// Does something with the server, or in its place. `store` is the datastore that this needs open.
     pub(super) fn with<T>(
         &self,
@@ -139,7 +155,7 @@ impl Admin {
     pub(super) fn show(&self, answer: &Value, shown: Shown) -> String {
         match (self.output, shown) {
             (Output::Json, _) => format!("{answer:#}\n"),
-            (Output::Text, Shown::Nothing | Shown::Task) => String::new(),
+            (Output::Text, Shown::Nothing | Shown::Task | Shown::Report) => String::new(),
             (Output::Text, Shown::Text) => format!("{}\n", plain(answer)),
             (Output::Text, Shown::Table(columns)) => table(answer, columns),
             (Output::Text, Shown::Fields) => {
@@ -169,9 +185,15 @@ async fn work(administration: &Administration, calls: Vec<Call>, shown: Shown) -
         let mut answer = call.make(administration).await?;
         answers.push(answer["data"].take());
     }
-    if let (Shown::Task, Some(upid)) = (shown, answers.last()) {
-        let upid = plain(upid);
-        follow(administration, &upid, Interrupt::Leaves).await?.check(&upid)?;
+    let Some(upid) = answers.last().map(plain) else { return Ok(answers) };
+    match shown {
+        Shown::Task => follow(administration, &upid, Interrupt::Leaves, |_| true).await?.check(&upid)?,
+        // The list of a report is its own answer.
+        Shown::Report => {
+            let is_no_item = |line: &str| !line.contains(": \t");
+            follow(administration, &upid, Interrupt::Stops, is_no_item).await?.check(&upid)?;
+        }
+        _ => {}
     }
     Ok(answers)
 }

@@ -56,8 +56,13 @@ impl Followed {
     }
 }
 
-/// Waits for a task and repeats its log on standard error.
-pub(super) async fn follow(administration: &Administration, upid: &str, interrupt: Interrupt) -> Result<Followed> {
+/// Waits for a task and repeats on standard error those lines of its log that `shows` is for.
+pub(super) async fn follow(
+    administration: &Administration,
+    upid: &str,
+    interrupt: Interrupt,
+    shows: fn(&str) -> bool,
+) -> Result<Followed> {
     let mut screen = Screen::new();
     let mut interrupts = Interrupts::listen()?;
     let (mut start, mut was_asked) = (1, false);
@@ -67,7 +72,10 @@ pub(super) async fn follow(administration: &Administration, upid: &str, interrup
         let lines = log["data"].as_array().map_or(&[] as &[Value], Vec::as_slice);
         for line in lines {
             start = line["n"].as_u64().unwrap_or(0) + 1;
-            screen.show(line["t"].as_str().unwrap_or_default());
+            let text = line["t"].as_str().unwrap_or_default();
+            if shows(text) {
+                screen.show(text);
+            }
         }
         if log["active"] != json!(true) && start > log["total"].as_u64().unwrap_or(0) {
             break;

@@ -61,7 +61,7 @@ async fn work(administration: &Administration, store: &DatastoreName, call: Call
     if waiting.detach {
         return Ok(Done { row: json!({ "upid": upid, "status": "running" }), upid, followed: None });
     }
-    let followed = follow(administration, &upid, Interrupt::Stops).await?;
+    let followed = follow(administration, &upid, Interrupt::Stops, |_| true).await?;
     let status = match &followed {
         Followed::Ended(status) => status.clone(),
         Followed::Left => "running".to_owned(),

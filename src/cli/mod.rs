@@ -18,6 +18,8 @@ pub mod history;
 mod job;
 pub mod namespace;
 pub mod prune;
+pub mod inspect;
+pub mod repair;
 pub mod restore;
 pub mod serve;
 pub mod snapshots;
@@ -45,6 +47,8 @@ enum Command {
     Prune(prune::Args),
     History(history::Args),
     Task(task::Args),
+    Inspect(inspect::Args),
+    Repair(repair::Args),
     User(user::Args),
     Token(token::Args),
     Acl(acl::Args),
@@ -67,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Prune(args) => prune::run(args),
         Command::History(args) => history::run(args),
         Command::Task(args) => task::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
         Command::Acl(args) => acl::run(args),

@@ -61,7 +61,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Action::Log { upid } => {
             let upid = upid.to_string();
             let followed =
-                args.admin.with(None, async |administration| follow(administration, &upid, Interrupt::Leaves).await)?;
+                args.admin.with(None, async |administration| follow(administration, &upid, Interrupt::Leaves, |_| true).await)?;
             match followed {
                 Followed::Left => Ok(ExitCode::from(130)),
                 ended @ Followed::Ended(_) => ended.check(&upid).map(|()| ExitCode::SUCCESS),

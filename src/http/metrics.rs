@@ -36,6 +36,7 @@ pub(super) async fn serve(app: &App, peer: std::net::IpAddr, headers: &HeaderMap
     for (store, look) in stores.iter().zip(looks) {
         let name = store.name().as_str();
         store.metrics().show(name, store.engine().kind(), &mut page);
+        page.sample(&metrics::DOUBTED_CHUNKS, &[name], store.suspects());
         show_engine(store, &mut page);
         show_look(name, look.as_deref(), &mut page);
     }
@@ -89,11 +90,17 @@ fn show_census(name: &str, census: &Census, page: &mut Exposition) {
     let snapshots = |groups: &[GroupCensus]| groups.iter().map(|group| group.snapshots).sum::<u64>();
     page.sample(&metrics::DATASTORE_GROUPS, &[name], census.groups.len());
     page.sample(&metrics::DATASTORE_SNAPSHOTS, &[name], snapshots(&census.groups));
+    if let Some(failed) = census.groups.iter().map(|group| group.failed).sum::<Option<u64>>() {
+        page.sample(&metrics::DATASTORE_FAILED, &[name], failed);
+    }
     let (shown, others) = census.groups.split_at(census.groups.len().min(GROUPS_SHOWN_MAX));
-    for GroupCensus { ns, group, snapshots, newest } in shown {
+    for GroupCensus { ns, group, snapshots, failed, newest } in shown {
         let ns = ns.to_string();
         let labels = [name, &ns, group.ty().as_str(), group.id()];
         page.sample(&metrics::GROUP_SNAPSHOTS, &labels, snapshots);
+        if let Some(failed) = failed {
+            page.sample(&metrics::GROUP_FAILED, &labels, failed);
+        }
         if let Some(newest) = newest {
             page.sample(&metrics::GROUP_NEWEST, &labels, newest);
         }
@@ -127,6 +134,7 @@ mod tests {
             ns: Namespace::root(),
             group: Group::new("host".parse().unwrap(), &format!("h{n:05}")).unwrap(),
             snapshots: 2,
+            failed: Some(1),
             newest: n.is_multiple_of(2).then(|| EpochSecs(i64::try_from(n).unwrap())),
         };
         let groups = (0..GROUPS_SHOWN_MAX + 3).map(group).collect();
@@ -137,6 +145,7 @@ mod tests {
         let has = |line: &str| assert!(page.lines().any(|is| is == line), "{line}");
         has("ringvault_datastore_groups{datastore=\"main\"} 1003");
         has("ringvault_datastore_snapshots{datastore=\"main\"} 2006");
+        has("ringvault_datastore_failed_snapshots{datastore=\"main\"} 1003");
         has("ringvault_other_groups{datastore=\"main\"} 3");
         has("ringvault_other_groups_snapshots{datastore=\"main\"} 6");
         has("ringvault_other_groups_oldest_newest_snapshot_timestamp_seconds{datastore=\"main\"} 1000");

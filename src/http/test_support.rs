@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::user_book::tests::InMemory;
 use super::{
-    App, Lifecycle, Logins, MetricsPage, NewCertificate, Running, Server, ServerConfig, TlsBook, TlsIdentity,
+    App, Lifecycle, Logins, MetricsPage, NewCertificate, Reports, Running, Server, ServerConfig, TlsBook, TlsIdentity,
     self_signed,
 };
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
@@ -75,6 +75,7 @@ pub(super) fn app_with(
         clock: Clock::system(),
         metrics: Arc::new(ServerMetrics::new(EpochSecs(0))),
         metrics_page: MetricsPage::default(),
+        reports: Reports::default(),
         tls: TlsBook::new(identity(&self_signed("").unwrap())),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),

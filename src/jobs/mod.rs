@@ -2,6 +2,7 @@
 
 pub mod due;
 pub mod gc;
+pub mod inspect;
 pub mod prune;
 pub mod state;
 pub mod verify;

@@ -25,6 +25,7 @@ use super::listing;
 use super::lock::{DirLock, Refusal, refuse_links};
 use super::manifest_cache::ManifestCache;
 use super::manifest_lock::ManifestLocks;
+use super::marks::Marks;
 use super::network_fs::is_network_fs;
 use super::operations::{ActiveOperations, MaintenanceMode, Operation, OperationGuard, Operations};
 use super::presence::CheckReport;
@@ -40,7 +41,7 @@ use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode};
 use crate::error::{Error, Kind, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, VerifyOutcome};
 use crate::metrics::StoreMetrics;
 use crate::sync::Mutex;
 use crate::types::{ArchiveKind, ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
@@ -86,6 +87,8 @@ pub(super) struct Inner {
     pub(super) operations: Arc<Operations>,
     /// What listings have read of snapshots.
     pub(super) manifests: ManifestCache,
+    /// Which snapshots are marked as failed.
+    pub(super) marks: Marks,
     /// Pieces of listings that are under way at a time.
     pub(super) listing_places: Arc<Semaphore>,
     /// Whether groups and snapshots lie where the times of directories cannot be trusted.
@@ -130,6 +133,7 @@ impl Inner {
             clock,
             durable,
             manifests: ManifestCache::default(),
+            marks: Marks::default(),
             listing_places,
             tree_is_remote,
             process_lock,
@@ -192,6 +196,10 @@ impl Inner {
             edit(&mut manifest);
             let stored = store_manifest(disk, &inner.durable, &path, &manifest.to_blob());
             inner.manifests.forget(&ns, &snapshot);
+            if stored.is_ok() {
+                let is_failed = manifest.verify_state().is_some_and(|found| found.state == VerifyOutcome::Failed);
+                inner.marks.note(&ns, &snapshot, is_failed);
+            }
             drop(lock);
             stored
         })
@@ -497,6 +505,16 @@ impl Datastore {
     /// Remembers chunks as doubtful (a bounded number; the oldest are forgotten first): their next upload is written in any case.
     pub fn mark_suspect(&self, digests: &[Digest]) {
         self.inner.chunks.suspects.mark(digests.iter().copied());
+    }
+
+    /// How many chunks are doubtful now.
+    pub fn suspects(&self) -> usize {
+        self.inner.chunks.suspects.count()
+    }
+
+    /// A chunk has been seen to be whole: it is doubtful no longer.
+    pub fn trust(&self, digest: &Digest) {
+        self.inner.chunks.suspects.clear(digest);
     }
 
     /// What lies at the place of a chunk. An error is the machine's: then nothing is known.

@@ -17,6 +17,8 @@
 //! | what a maintenance mode refuses | `operations` |
 //! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
+//! | what a look over all indexes needs | `survey` |
+//! | how many snapshots are marked as failed | `marks` |
 
 mod attributes;
 mod backup;
@@ -45,6 +47,7 @@ mod live_set;
 mod lock;
 mod manifest_cache;
 mod manifest_lock;
+mod marks;
 mod network_fs;
 mod operations;
 pub mod presence;
@@ -53,6 +56,7 @@ mod reader;
 mod removal;
 mod set_aside;
 mod snapshot;
+mod survey;
 mod suspects;
 mod sweep;
 mod sweep_plan;
@@ -84,6 +88,7 @@ pub use reader::ReaderLease;
 pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
+pub use survey::{Found, IndexedSnapshot, SetAside};
 pub use suspects::SUSPECTS_MAX;
 pub use taken::{Stay, Taken, TakenWatch, Taking};
 pub use temps::RECORD_PREFIX;

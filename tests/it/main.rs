@@ -26,6 +26,7 @@ mod node;
 mod prune;
 mod replay;
 mod sharing;
+mod spread;
 mod support;
 mod tasks;
 mod tidy;

@@ -10,6 +10,7 @@ mod download;
 mod gc;
 mod groups;
 mod history;
+mod inspect;
 mod job_status;
 mod jobs;
 mod keep;
@@ -58,6 +59,7 @@ pub fn router() -> Router {
         prune::ROUTES,
         upload_log::ROUTES,
         verify::ROUTES,
+        inspect::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
         jobs::ROUTES,

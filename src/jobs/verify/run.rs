@@ -164,6 +164,12 @@ impl Verification {
             task.log(bench.figures.of_part(&self.part));
         }
         let Failures { listed, more } = failures;
+        if bench.seen.has_bad() {
+            let store = self.store.name();
+            task.log(format!(
+                "`ringvault repair report {store} --bad` or `--missing` tells who else names such chunks"
+            ));
+        }
         if !listed.is_empty() {
             task.log("Failed to verify the following snapshots/groups:");
             for what in &listed {

@@ -39,6 +39,11 @@ impl Seen {
         self.bad.contains(digest)
     }
 
+    /// Whether any chunk was.
+    pub fn has_bad(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
     /// It is what this claim says.
     pub fn add_verified(&mut self, claim: &Claim) {
         if self.verified.len() < VERIFIED_MAX {
@@ -72,7 +77,9 @@ mod tests {
         ] {
             assert!(!seen.is_verified(&other), "{other:?}");
         }
+        assert!(!seen.has_bad());
         seen.add_bad(claim.digest);
+        assert!(seen.has_bad());
         assert!(seen.is_bad(&claim.digest) && !seen.is_bad(&Digest::of(b"y")));
     }
 }
