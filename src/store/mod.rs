@@ -22,6 +22,7 @@ mod attributes;
 mod backup;
 mod begin;
 mod census;
+mod budget;
 mod check;
 mod chunk_store;
 mod claims;
