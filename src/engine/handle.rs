@@ -15,8 +15,8 @@ use super::counters::{Counters, EngineCounters};
 use super::disk::Disk;
 use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
 use super::pool::{Pool, join_unless_self, may_block};
-use super::probe::Refusal;
 use super::priority::{Priorities, Urgency};
+use super::probe::Refusal;
 use super::stat::{Class, EngineChoice, EngineConfig, StatBatch, StatReply};
 use super::threads::{Events, STAT_THREADS_MAX, Threads};
 use super::uring::{Ring, WakeFd};
@@ -56,6 +56,8 @@ struct Inner {
     places: [Arc<Semaphore>; 3],
     /// Places for the file work of sweeps.
     sweep_places: Arc<Semaphore>,
+    /// Places for the file work of jobs.
+    background_places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shut_down: AtomicBool,
 }
@@ -109,8 +111,10 @@ impl Engine {
                 io_threads: config.io_threads,
                 priorities,
                 intake: front.intake,
-                places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX, SWEEP_BATCHES_MAX].map(|n| Arc::new(Semaphore::new(n))),
+                places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX, SWEEP_BATCHES_MAX]
+                    .map(|n| Arc::new(Semaphore::new(n))),
                 sweep_places: Arc::new(Semaphore::new(sweep_width(config.io_threads))),
+                background_places: Arc::new(Semaphore::new((config.io_threads / 2).max(1))),
                 thread: Mutex::new(Some(front.thread)),
                 shut_down: AtomicBool::new(false),
             }),
@@ -165,14 +169,20 @@ impl Engine {
         self.inner.counters.snapshot(pool.done(), priorities.changes(), disk.counts())
     }
 
-    /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work
+    /// Does blocking file work on the pool; of [`Self::in_background`], at most half of the threads do such work at a time. A future dropped before its work has begun may take it along; begun work
     /// runs to its end.
     ///
     /// Errors: `Closed` once the engine is shut down; `Io` with the panic's text when `work` panics.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
         note_disk_work("run");
         let disk = self.inner.disk.clone();
-        self.inner.pool.run(self.urgency, move || work(&disk)).await
+        if self.urgency == Urgency::Foreground {
+            return self.inner.pool.run(self.urgency, move || work(&disk)).await;
+        }
+        let places = Arc::clone(&self.inner.background_places);
+        let place = places.acquire_owned().await.map_err(|_| self.inner.ended())?;
+        // The place goes with the work: nobody may be waiting for it any more.
+        self.inner.pool.run(self.urgency, move || (work(&disk), drop(place)).0).await
     }
 
     /// As [`Self::run`] for work of a sweep: at most [`Self::sweep_width`] pieces of it are with the pool at a time, those of all sweeps
@@ -233,6 +243,7 @@ impl Inner {
             places.close();
         }
         self.sweep_places.close();
+        self.background_places.close();
         self.intake.close();
         self.pool.close();
     }

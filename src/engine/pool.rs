@@ -189,7 +189,8 @@ impl ComputePool {
 
     /// The same with another name, for small work of another kind that must not wait for hashing.
     pub fn named(name: &str, threads: usize) -> Result<Self> {
-        let pool = Pool::start(name, threads, &Arc::default()).io_context(|| format!("cannot start the {name} threads"))?;
+        let pool =
+            Pool::start(name, threads, &Arc::default()).io_context(|| format!("cannot start the {name} threads"))?;
         Ok(Self { pool: Arc::new(pool) })
     }
 

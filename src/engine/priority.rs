@@ -92,6 +92,75 @@ impl OfThread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+    use std::os::fd::OwnedFd;
+
+    #[tokio::test]
+    async fn a_collection_on_its_own_costs_one_system_call_a_thread() {
+        let engine = Engine::start("prio-pool", &EngineConfig { io_threads: 2, ..EngineConfig::default() }).unwrap();
+        let job = engine.in_background();
+        let is = async |engine: &Engine| engine.run(|_| ioprio::get().unwrap()).await.unwrap();
+        let own = is(&engine).await;
+        assert_eq!((is(&job).await, engine.counters().priority_changes), (own, 0), "nobody wants it");
+        engine.want_idle_priority(true);
+        for _ in 0..100 {
+            assert_eq!(is(&job).await, ioprio::IDLE);
+        }
+        assert!(engine.counters().priority_changes <= 2, "{:?}", engine.counters());
+        for _ in 0..100 {
+            assert_eq!(is(&engine).await, own);
+        }
+        assert!(engine.counters().priority_changes <= 4, "{:?}", engine.counters());
+        engine.shutdown();
+    }
+
+    /// Numbers of the threads of this process whose names begin so.
+    fn threads(name: &str) -> Vec<i32> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap());
+        let named =
+            tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|c| c.starts_with(name)));
+        named.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// The ring's workers have the priority of the thread that submits, also when that changes: they share what the kernel keeps it in.
+    #[tokio::test]
+    async fn the_rings_workers_are_idle_for_jobs_alone() {
+        let config = EngineConfig { choice: EngineChoice::Uring, ..EngineConfig::default() };
+        let engine = match Engine::start("prio", &config) {
+            Ok(engine) => engine,
+            Err(e) => return println!("skipped: {e}"),
+        };
+        engine.want_idle_priority(true);
+        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let batch = |class| StatBatch {
+            dir: Arc::clone(&dir),
+            names: vec![StatName::new("etc").unwrap(); 256],
+            class,
+            force_sync: false,
+        };
+        let own = ioprio::get().unwrap();
+        let mut seen = 0;
+        for (class, wanted) in [
+            (Class::Interactive, own),
+            (Class::Background, ioprio::IDLE),
+            (Class::Sweep, own),
+            (Class::Background, ioprio::IDLE),
+            (Class::Interactive, own),
+        ] {
+            engine.stat(batch(class)).await.unwrap();
+            let [submitter] = threads("uring:prio")[..] else { panic!("its thread") };
+            assert_eq!(ioprio::of_thread(submitter).unwrap(), wanted, "{class:?}");
+            for worker in threads(&format!("iou-wrk-{submitter}")) {
+                // It may end at any time.
+                let is = ioprio::of_thread(worker);
+                assert!(is.as_ref().map_or(true, |is| *is == wanted), "{class:?}: worker has {is:?}");
+                seen += 1;
+            }
+        }
+        println!("looked at {seen} workers");
+        assert_eq!(engine.counters().priority_changes, 4);
+        engine.shutdown();
+    }
 
     #[test]
     fn a_thread_changes_only_when_the_kind_of_work_does() {

@@ -162,7 +162,8 @@ impl<T> Schedule<T> {
 
     /// For whom the batches under way are: for jobs if all of them are. `None` without any.
     pub(super) fn urgency(&self) -> Option<Urgency> {
-        let somebody_waits = |class: Class| self.in_flight[class as usize] > 0 || !self.lanes[class as usize].is_empty();
+        let somebody_waits =
+            |class: Class| self.in_flight[class as usize] > 0 || !self.lanes[class as usize].is_empty();
         if somebody_waits(Class::Interactive) || somebody_waits(Class::Sweep) {
             Some(Urgency::Foreground)
         } else {

@@ -11,6 +11,7 @@ use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
+use crate::jobs::budget::told;
 use crate::store::{Datastore, GroupInfo, Operation};
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
@@ -139,6 +140,7 @@ impl Verification {
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.
     pub async fn run(&self, task: &Task) -> Result<(), String> {
         let mut bench = Bench::new(&self.store, &self.compute, task);
+        let share = bench.share.clone();
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
@@ -146,7 +148,7 @@ impl Verification {
                 task.log("received abort request ...");
                 return Err("task aborted".to_owned());
             }
-            walked = self.walk(&mut bench, &mut failures) => walked,
+            walked = told(&share, task, self.walk(&mut bench, &mut failures)) => walked,
         };
         self.store.engine().buffers().release();
         let Failures { listed, more } = failures;

@@ -218,8 +218,7 @@ mod tests {
     fn each_level_is_half_of_the_one_before() {
         use Allowed::{All, AtOnce, Pausing};
         let levels: Vec<Allowed> = (0..=LEVEL_MAX).map(Allowed::at).collect();
-        let wanted =
-            [All, AtOnce(8), AtOnce(4), AtOnce(2), AtOnce(1), Pausing(1), Pausing(3), Pausing(7), Pausing(15)];
+        let wanted = [All, AtOnce(8), AtOnce(4), AtOnce(2), AtOnce(1), Pausing(1), Pausing(3), Pausing(7), Pausing(15)];
         assert_eq!(levels, wanted);
     }
 

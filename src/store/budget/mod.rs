@@ -26,8 +26,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::rule::{Buckets, Rule, Verdict};
 pub use self::rule::{BackgroundConfig, Cause, Rate};
+use self::rule::{Buckets, Rule, Verdict};
 use crate::sync::Mutex;
 
 /// Asks the kernel for the text of `/proc/pressure/io`.
@@ -149,7 +149,7 @@ impl Budget {
     }
 
     /// A session begins.
-    pub(super) fn guest(&self) -> Guest {
+    pub fn guest(&self) -> Guest {
         self.inner.rule.lock().back_off.guest(true);
         Guest { budget: self.clone() }
     }
