@@ -174,6 +174,7 @@ impl<W: Workers> Driver<W> {
 
     /// Works until the intake is closed and all that was in it is answered.
     pub(super) fn run(mut self) -> io::Result<()> {
+        self.priority.prepare();
         loop {
             let open = self.take_requests();
             if let Some(urgency) = self.schedule.urgency() {

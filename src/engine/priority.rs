@@ -59,6 +59,13 @@ impl OfThread {
         Self { shared: Arc::clone(shared), is_idle: false, before: None }
     }
 
+    /// For the thread that calls, before it has workers of the ring: they share what the kernel keeps a priority in, if it is there by then, and
+    /// it is there once a priority has been set.
+    pub(super) fn prepare(&self) {
+        // Without it they only stay as they are.
+        let _ = ioprio::get().and_then(ioprio::set);
+    }
+
     /// Makes the thread that calls what the next piece of work wants.
     pub(super) fn suit(&mut self, urgency: Urgency) {
         let idle = urgency == Urgency::Background && self.shared.idle_wanted.load(Ordering::Relaxed);

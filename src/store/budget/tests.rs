@@ -27,8 +27,8 @@ async fn slow_sessions(budget: &Budget) {
     }
     let share = budget.share(Rate::NONE);
     while budget.level() < back_off::LEVEL_MAX {
-        let append = budget.append();
         let turn = share.take(1, 0).await;
+        let append = budget.append();
         tokio::time::sleep(MS * 200).await;
         drop((turn, append));
     }
@@ -55,7 +55,7 @@ async fn the_rate_is_kept_exactly_whoever_takes() {
     assert!(took >= S * 99 / 10 && took <= S * 101 / 10, "{took:?}");
     let waited = budget.waited();
     assert_eq!(waited.backups, Duration::ZERO);
-    assert!(waited.rate >= S * 99 / 10 * 2 - MS * 40, "each job has waited: {waited:?}");
+    assert!(waited.rate >= S * 19, "each job has waited: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,8 +122,8 @@ async fn slow_appends_hold_background_work_back_until_the_sessions_are_gone() {
     let begun = Instant::now();
     let mut units = 0;
     while begun.elapsed() < S * 5 {
-        let append = budget.append();
         let turn = share.take(1, 0).await;
+        let append = budget.append();
         tokio::time::sleep(MS * 100).await;
         drop((turn, append));
         units += 1;
