@@ -5,8 +5,10 @@
 //! where, `BENCH_CHUNKS` how many chunks (20,000) of how many bytes `BENCH_BYTES` (16,384), `BENCH_SECS` how long a turn takes (20), `BENCH_ROUNDS`
 //! how many there are of each (3), `BENCH_JSON` the file that gets the figures, `BENCH_LIMIT` a command that is run once all data is there.
 
+#[allow(dead_code, reason = "this needs a part of it")]
 mod support;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ fn main() {
             if forget(&world.base).is_err() && round == 0 && turn == 0 {
                 println!("caches are warm: only root may drop them");
             }
-            runtime.block_on(run(&world, turn, round as u64, Duration::from_secs(secs as u64), seen));
+            runtime.block_on(run(&world, turn, round, Duration::from_secs(secs as u64), seen));
         }
     }
     tell(&world, &seen, rounds, secs);
@@ -153,7 +155,7 @@ async fn write_snapshot(store: &Datastore, digests: &[Digest], bytes: u64) {
 }
 
 /// Appends for so long, with what the turn wants beside them.
-async fn run(world: &Arc<World>, turn: usize, round: u64, lasts: Duration, seen: &mut Seen) {
+async fn run(world: &Arc<World>, turn: usize, round: usize, lasts: Duration, seen: &mut Seen) {
     let with_budget = turn == 2;
     let background = BackgroundConfig { rate: Rate::NONE, idle_priority: with_budget, back_off: with_budget };
     let config = (*world.store.config()).clone();
@@ -167,7 +169,7 @@ async fn run(world: &Arc<World>, turn: usize, round: u64, lasts: Duration, seen:
     let until = Instant::now() + lasts;
     let mut appends = 0;
     // The same order of chunks in all turns of a round.
-    let mut at = (round as usize * 7919) % world.digests.len();
+    let mut at = (round * 7919) % world.digests.len();
     while Instant::now() < until {
         let batch = (0..BATCH).map(|n| world.digests[(at + n * 131) % world.digests.len()]).collect();
         at = (at + BATCH * 131 + 1) % world.digests.len();
@@ -248,7 +250,8 @@ fn tell(world: &World, seen: &[Seen; 3], rounds: usize, secs: usize) {
         "verifications": world.verifications.load(Ordering::Relaxed),
     });
     if let Some(path) = std::env::var_os("BENCH_JSON") {
-        std::fs::write(path, format!("{figures:#}\n")).unwrap();
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
+        writeln!(file, "{figures:#}").unwrap();
     }
 }
 
