@@ -1,5 +1,5 @@
 //! What a client waits for at an append while garbage collection and verification run: without them, with them, and with them under the budget of
-//! the datastore; turn by turn on cold caches.
+//! the datastore; turn by turn, each append on cold caches.
 //!
 //! `benches/limited/backups-first` makes a slow disk and runs this on it. Alone: `cargo bench --bench backups_first`, as root. `BENCH_DIR` says
 //! where, `BENCH_CHUNKS` how many chunks (20,000) of how many bytes `BENCH_BYTES` (16,384), `BENCH_SECS` how long a turn takes (20), `BENCH_ROUNDS`
@@ -31,7 +31,10 @@ use ringvault::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot};
 const BATCH: usize = 128;
 
 /// A client has something else to do between two appends.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Chunks that are written at a time when the datastore is made.
+const INSERTS_AT_ONCE: usize = 16;
 
 /// Of ten chunks, those that no index names. They are young, so each collection looks at them and lets them be.
 const UNNAMED_OF_TEN: usize = 3;
@@ -92,40 +95,44 @@ async fn make(folder: &Path) -> World {
     let (count, bytes) = (number("BENCH_CHUNKS", 20_000), number("BENCH_BYTES", 16_384));
     let mut config = DatastoreConfig::new("bench".parse().unwrap(), &base);
     config.sync_level = SyncLevel::None;
-    // As many in a directory as a million chunks have; not all directories, which would take longer than all else.
-    let dirs = count.div_ceil(15).clamp(1, 1 << 16);
-    for dir in 0..dirs {
-        std::fs::create_dir_all(base.join(format!(".chunks/{:04x}", dir * (1 << 16) / dirs))).unwrap();
-    }
+    // The directories are made with their chunks: few have more than one, so an append meets cold ones for long.
+    std::fs::create_dir_all(base.join(".chunks")).unwrap();
     let engine = Engine::start("bench", &EngineConfig::default()).unwrap();
     let store = Datastore::open(config, engine, Clock::system()).await.unwrap();
     let mut named = Vec::new();
-    let mut seed = 1u64;
-    let mut made = 0;
-    while made < count {
-        seed += 1;
-        let mut plain = vec![0; bytes];
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for word in plain.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
-        }
-        let digest = Digest::of(&plain);
-        let size = ChunkSize::new(bytes as u64).expect("a chunk's size");
-        let encoded = blob::encode(&plain, Compression::None).into();
-        store.insert_chunk(digest, encoded, size).await.unwrap();
-        if made % 10 >= UNNAMED_OF_TEN {
+    let mut inserts = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let plain = noise(number as u64, bytes);
+        let (digest, size) = (Digest::of(&plain), ChunkSize::new(bytes as u64).expect("a chunk's size"));
+        if number % 10 >= UNNAMED_OF_TEN {
             named.push(digest);
         }
-        made += 1;
+        if inserts.len() >= INSERTS_AT_ONCE {
+            inserts.join_next().await;
+        }
+        let store = store.clone();
+        let encoded = blob::encode(&plain, Compression::None).into();
+        inserts.spawn(async move { store.insert_chunk(digest, encoded, size).await.unwrap() });
     }
+    inserts.join_all().await;
     write_snapshot(&store, &named, bytes as u64).await;
     let tasks = Registry::open(&folder.join("tasks"), Clock::system()).unwrap();
     let compute = ComputePool::new(2).unwrap();
     let (collections, verifications) = Default::default();
     World { store, tasks, compute, base, digests: named, collections, verifications }
+}
+
+/// Bytes that are different for each number.
+fn noise(number: u64, bytes: usize) -> Vec<u8> {
+    let mut plain = vec![0; bytes];
+    let mut state = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for word in plain.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+    }
+    plain
 }
 
 fn owner() -> AuthId {
@@ -178,6 +185,11 @@ async fn run(world: &Arc<World>, turn: usize, round: usize, lasts: Duration, see
         seen.appends.push(begun.elapsed());
         assert!(report.all_present());
         appends += BATCH as u64;
+        // One read of a cold disk brings the neighbours of what was asked for along: without this, only a turn's first appends would be cold.
+        let _ = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/proc/sys/vm/drop_caches")
+            .map(|mut file| file.write_all(b"3"));
         tokio::time::sleep(PAUSE).await;
     }
     seen.work += work(world) - before.0 - appends;
@@ -198,7 +210,11 @@ fn work(world: &World) -> u64 {
 /// One collection after another, until it is told to stop.
 async fn collect(world: Arc<World>, mut stopped: tokio::sync::watch::Receiver<bool>) {
     while !*stopped.borrow() {
-        let collection = gc::begin(&world.store).await.unwrap();
+        // What the one before has left behind on the pool when it was stopped may not be over yet.
+        let Ok(collection) = gc::begin(&world.store).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         let task = world.tasks.start(gc::WORKER_TYPE, Some("bench".into()), &owner()).await.unwrap();
         let closing = async { drop(stopped.wait_for(|stop| *stop).await) };
         let result = gc::run(&world.store, collection, &task, closing).await;
