@@ -184,3 +184,21 @@ async fn a_kernel_without_pressure_is_asked_once() {
     }
     assert_eq!((budget.level(), reads.load(Ordering::Relaxed)), (0, 1));
 }
+
+/// What a client waits for counts, and nothing else does.
+#[tokio::test]
+async fn a_store_tells_of_appends_alone() {
+    use crate::engine::Class;
+    use crate::store::Freshness;
+    use crate::store::test_support::{make_base, open};
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&make_base(dir.path())).await;
+    let budget = store.budget();
+    let is_appending = || budget.inner.rule.lock().wants_pressure(budget.now());
+    for class in [Class::Sweep, Class::Background] {
+        store.check_chunks(Vec::new(), class, Freshness::Cached).await.unwrap();
+        assert!(!is_appending(), "{class:?}");
+    }
+    store.check_chunks(Vec::new(), Class::Interactive, Freshness::Cached).await.unwrap();
+    assert!(is_appending());
+}
