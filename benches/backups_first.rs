@@ -2,8 +2,9 @@
 //! the datastore; turn by turn, each append on cold caches.
 //!
 //! `benches/limited/backups-first` makes a slow disk and runs this on it. Alone: `cargo bench --bench backups_first`, as root. `BENCH_DIR` says
-//! where, `BENCH_CHUNKS` how many chunks (20,000) of how many bytes `BENCH_BYTES` (16,384), `BENCH_SECS` how long a turn takes (20), `BENCH_ROUNDS`
-//! how many there are of each (3), `BENCH_JSON` the file that gets the figures, `BENCH_LIMIT` a command that is run once all data is there.
+//! where, `BENCH_CHUNKS` how many chunks (20,000) of how many bytes `BENCH_BYTES` (16,384), `BENCH_BATCH` how many an append names (128),
+//! `BENCH_SECS` how long a turn takes (20), `BENCH_ROUNDS` how many there are of each (3), `BENCH_JSON` the file that gets the figures,
+//! `BENCH_LIMIT` a command that is run once all data is there.
 
 #[allow(dead_code, reason = "this needs a part of it")]
 mod support;
@@ -26,9 +27,6 @@ use ringvault::jobs::verify::{Filter, Scope, Verification};
 use ringvault::store::{BackgroundConfig, Datastore, DatastoreConfig, Freshness, Rate, SyncLevel};
 use ringvault::task::Registry;
 use ringvault::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot};
-
-/// Chunks of an append: what clients send.
-const BATCH: usize = 128;
 
 /// A client has something else to do between two appends.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -173,18 +171,18 @@ async fn run(world: &Arc<World>, turn: usize, round: usize, lasts: Duration, see
         let collect = tokio::spawn(collect(Arc::clone(world), stopped.clone()));
         (collect, tokio::spawn(verify(Arc::clone(world), stopped)))
     });
-    let until = Instant::now() + lasts;
+    let (until, batch) = (Instant::now() + lasts, number("BENCH_BATCH", 128));
     let mut appends = 0;
     // The same order of chunks in all turns of a round.
     let mut at = (round * 7919) % world.digests.len();
     while Instant::now() < until {
-        let batch = (0..BATCH).map(|n| world.digests[(at + n * 131) % world.digests.len()]).collect();
-        at = (at + BATCH * 131 + 1) % world.digests.len();
+        let named = (0..batch).map(|n| world.digests[(at + n * 131) % world.digests.len()]).collect();
+        at = (at + batch * 131 + 1) % world.digests.len();
         let begun = Instant::now();
-        let report = world.store.check_chunks(batch, Class::Interactive, Freshness::Cached).await.unwrap();
+        let report = world.store.check_chunks(named, Class::Interactive, Freshness::Cached).await.unwrap();
         seen.appends.push(begun.elapsed());
         assert!(report.all_present());
-        appends += BATCH as u64;
+        appends += batch as u64;
         // One read of a cold disk brings the neighbours of what was asked for along: without this, only a turn's first appends would be cold.
         let _ = std::fs::OpenOptions::new()
             .write(true)
@@ -241,7 +239,8 @@ async fn verify(world: Arc<World>, mut stopped: tokio::sync::watch::Receiver<boo
 }
 
 fn tell(world: &World, seen: &[Seen; 3], rounds: usize, secs: usize) {
-    println!("{} chunks, appends of {BATCH}, {rounds} rounds of {secs} s each\n", world.digests.len());
+    let batch = number("BENCH_BATCH", 128);
+    println!("{} chunks, appends of {batch}, {rounds} rounds of {secs} s each\n", world.digests.len());
     println!("| turn | appends | p50 ms | p99 ms | slowest ms | work of jobs a second | jobs waited s |");
     println!("|---|---|---|---|---|---|---|");
     let mut rows = Vec::new();
@@ -261,7 +260,7 @@ fn tell(world: &World, seen: &[Seen; 3], rounds: usize, secs: usize) {
         }));
     }
     let figures = serde_json::json!({
-        "chunks": world.digests.len(), "batch": BATCH, "rounds": rounds, "seconds": secs, "turns": rows,
+        "chunks": world.digests.len(), "batch": batch, "rounds": rounds, "seconds": secs, "turns": rows,
         "collections": world.collections.load(Ordering::Relaxed),
         "verifications": world.verifications.load(Ordering::Relaxed),
     });
