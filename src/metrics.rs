@@ -332,6 +332,8 @@ const GROUP: &[&str] = &["datastore", "namespace", "backup_type", "backup_id"];
 /// All metrics, sorted by name.
 pub static METRICS: &[&Metric] = &[
     &PROCESS_START_TIME,
+    &BACKGROUND_LEVEL,
+    &BACKGROUND_WAITED,
     &BUILD_INFO,
     &AVAILABLE_BYTES,
     &CENSUS_DURATION,
@@ -382,6 +384,18 @@ pub static METRICS: &[&Metric] = &[
     &TASKS,
 ];
 
+/// How far jobs make way.
+pub static BACKGROUND_LEVEL: Metric = Metric::gauge(
+    "ringvault_background_back_off_level",
+    &["datastore"],
+    "How far jobs make way for sessions now: 0 not at all, each number half as much work at a time as the one before, 8 at most.",
+);
+/// How long jobs waited.
+pub static BACKGROUND_WAITED: Metric = Metric::counter(
+    "ringvault_background_waited_seconds_total",
+    &["datastore", "cause"],
+    "How long jobs were held back: for backups (and other sessions), or for the rate that is set. Jobs that wait at the same time count each.",
+);
 /// Version of the program.
 pub static BUILD_INFO: Metric =
     Metric::gauge("ringvault_build_info", &["version"], "Always 1; the version that runs is in the label.");
@@ -502,7 +516,7 @@ pub static ENGINE_CHECKS: Metric = Metric::counter(
 pub static ENGINE_BATCHES: Metric = Metric::counter(
     "ringvault_engine_batches_total",
     &["datastore", "class"],
-    "Batches of presence checks answered: interactive for appends, sweep for everything else.",
+    "Batches of presence checks answered: interactive for appends, sweep for finishes and preflights, background for jobs.",
 );
 /// Submissions.
 pub static ENGINE_RING_SUBMISSIONS: Metric = Metric::counter(

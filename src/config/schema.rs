@@ -242,6 +242,32 @@ const DATASTORE: Section = Section {
              1445 only where every use of a file sets its access time: `relatime` mounts do so once a day.",
         ),
         key(
+            "background.chunks-per-second",
+            Kind::Integer(1, 1_000_000_000),
+            "",
+            "How many chunks garbage collection, verification and prune together read, look at or remove in a second at most; a directory, and a \
+             MiB of an index, count as one each. No limit unless given.",
+        ),
+        key(
+            "background.mib-per-second",
+            Kind::Integer(1, 1_048_576),
+            "",
+            "How many MiB of chunks and indexes they read in a second at most. No limit unless given.",
+        ),
+        key(
+            "background.back-off",
+            Kind::Boolean,
+            "true",
+            "They make way for sessions: by how long appends take, and by the I/O pressure that the kernel tells. Without sessions they are as \
+             fast as the rates above let them.",
+        ),
+        key(
+            "background.idle-priority",
+            Kind::Boolean,
+            "true",
+            "Their reads have the I/O priority `idle`. That has an effect where the disk's scheduler is `bfq` or `mq-deadline`.",
+        ),
+        key(
             "manifest-lock-dir",
             Kind::Path,
             "",

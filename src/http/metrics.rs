@@ -38,6 +38,7 @@ pub(super) async fn serve(app: &App, peer: std::net::IpAddr, headers: &HeaderMap
         store.metrics().show(name, store.engine().kind(), &mut page);
         page.sample(&metrics::DOUBTED_CHUNKS, &[name], store.suspects());
         show_engine(store, &mut page);
+        show_background(store, &mut page);
         show_look(name, look.as_deref(), &mut page);
     }
     Ok(reply::text(StatusCode::OK, Some(CONTENT_TYPE), page.into_text()))
@@ -71,8 +72,16 @@ fn show_engine(store: &Datastore, page: &mut Exposition) {
     }
     page.sample(&metrics::ENGINE_BATCHES, &[name, "interactive"], counted.batches_interactive);
     page.sample(&metrics::ENGINE_BATCHES, &[name, "sweep"], counted.batches_sweep);
+    page.sample(&metrics::ENGINE_BATCHES, &[name, "background"], counted.batches_background);
     page.sample(&metrics::ENGINE_RING_SUBMISSIONS, &[name], counted.ring_submissions);
     page.sample(&metrics::ENGINE_FILE_JOBS, &[name], counted.jobs);
+}
+
+fn show_background(store: &Datastore, page: &mut Exposition) {
+    let (name, waited) = (store.name().as_str(), store.budget().waited());
+    page.sample(&metrics::BACKGROUND_LEVEL, &[name], store.budget().level());
+    page.sample(&metrics::BACKGROUND_WAITED, &[name, "backups"], waited.backups.as_secs_f64());
+    page.sample(&metrics::BACKGROUND_WAITED, &[name, "rate"], waited.rate.as_secs_f64());
 }
 
 fn show_look(name: &str, look: Option<&Look>, page: &mut Exposition) {

@@ -1,5 +1,6 @@
 //! Long work on a datastore: decided by pure rules, done in steps, told in a task log.
 
+pub mod budget;
 pub mod due;
 pub mod gc;
 pub mod inspect;

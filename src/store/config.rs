@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::budget::BackgroundConfig;
 use super::operations::MaintenanceMode;
 use crate::types::DatastoreName;
 
@@ -102,6 +103,8 @@ pub struct DatastoreConfig {
     pub maintenance: Option<MaintenanceMode>,
     /// What garbage collection is told.
     pub gc: GcConfig,
+    /// What all background work is told.
+    pub background: BackgroundConfig,
 }
 
 impl DatastoreConfig {
@@ -118,6 +121,7 @@ impl DatastoreConfig {
             maintenance: None,
             verify_new: false,
             gc: GcConfig::default(),
+            background: BackgroundConfig::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::attributes::owner_of;
 use super::backup::BackupLease;
 use super::begin::Begin;
+use super::budget::Budget;
 use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
 use super::claims::Claims;
@@ -39,7 +40,7 @@ use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
-use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode};
+use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode, io_pressure};
 use crate::error::{Error, Kind, Result};
 use crate::format::manifest::{Manifest, VerifyOutcome};
 use crate::metrics::StoreMetrics;
@@ -97,6 +98,7 @@ pub(super) struct Inner {
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
     pub(super) metrics: StoreMetrics,
+    pub(super) budget: Budget,
 }
 
 impl Inner {
@@ -116,9 +118,11 @@ impl Inner {
         let temps = Arc::new(Temps::new(layout.base(), engine.clone()));
         let durable = Durable::new(config.sync_level, owner, temps);
         let name = config.name.as_str();
+        let budget = Budget::new(name, &config.background, io_pressure);
         let listing_places = listing::places(&engine);
         let process_lock = process_lock::open(disk, &layout.lock_file()).map_err(opening)?;
         let custody = Arc::clone(&process_lock.custody);
+        engine.want_idle_priority(config.background.idle_priority);
         Ok(Self {
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
             owner_turns: Claims::default(),
@@ -141,6 +145,7 @@ impl Inner {
             network_fs,
             chunks_elsewhere,
             metrics: StoreMetrics::default(),
+            budget,
         })
     }
 
@@ -265,6 +270,8 @@ impl Datastore {
         let DatastoreConfig { name, path, owner, lock_dir, .. } = (*self.config()).clone();
         self.inner.durable.set_level(config.sync_level);
         self.set_maintenance(config.maintenance.clone());
+        self.inner.engine.want_idle_priority(config.background.idle_priority);
+        self.inner.budget.set(&config.background);
         *self.inner.config.lock() = Arc::new(DatastoreConfig { name, path, owner, lock_dir, ..config });
     }
 
@@ -296,6 +303,11 @@ impl Datastore {
     /// What it counts.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.inner.metrics
+    }
+
+    /// What background work asks before each step, so that backups come first.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Its clock.
@@ -482,7 +494,8 @@ impl Datastore {
         freshness: Freshness,
         progress: impl FnMut(usize) + Send,
     ) -> Result<CheckReport> {
-        let Inner { checker, chunks, engine, .. } = &*self.inner;
+        let Inner { checker, chunks, engine, budget, .. } = &*self.inner;
+        let _append = (class == Class::Interactive).then(|| budget.append());
         checker.check(engine, chunks, digests, class, freshness, progress).await
     }
 
@@ -517,9 +530,9 @@ impl Datastore {
         self.inner.chunks.suspects.clear(digest);
     }
 
-    /// What lies at the place of a chunk. An error is the machine's: then nothing is known.
+    /// What lies at the place of a chunk, read in the background. An error is the machine's: then nothing is known.
     pub async fn load_chunk(&self, digest: &Digest) -> Result<Stored> {
-        self.inner.chunks.load(&self.inner.engine, digest).await
+        self.inner.chunks.load(&self.inner.engine.in_background(), digest).await
     }
 
     /// Reads a chunk again that was found to be bad, from the disk itself if that can be had. If `judge` says the same of it, it becomes
@@ -537,10 +550,10 @@ impl Datastore {
         Ok(doubt)
     }
 
-    /// The chunks of one prefix directory with their inode numbers, without a look at any inode.
+    /// The chunks of one prefix directory with their inode numbers, without a look at any inode; in the background.
     pub async fn chunk_inodes(&self, prefix: u16) -> Result<Vec<(Digest, u64)>> {
         let dir = self.inner.layout.chunk_dir(prefix);
-        self.inner.run(move |disk, _| set_aside::chunk_inodes(disk, &dir)).await
+        self.inner.engine.in_background().run(move |disk| set_aside::chunk_inodes(disk, &dir)).await?
     }
 
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of

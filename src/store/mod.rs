@@ -23,6 +23,7 @@
 mod attributes;
 mod backup;
 mod begin;
+mod budget;
 mod census;
 mod check;
 mod chunk_store;
@@ -66,6 +67,7 @@ mod tree;
 
 pub use attributes::{GROUP_NOTES_BYTES_MAX, SnapshotState};
 pub use backup::{BackupLease, Base};
+pub use budget::{BackgroundConfig, Budget, Cause, Guest, Rate, Share as BudgetShare, Turn, Waited};
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
@@ -75,7 +77,7 @@ pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use destroy::LeftBehind;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
-pub use index_read::{IndexEntry, IndexReader, IndexScan};
+pub use index_read::{IndexEntry, IndexReader, IndexScan, SCAN_BLOCK_BYTES};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
 pub use listing::{GroupListing, GroupSummary, SnapshotListing};
 pub use manifest_cache::ListingCounters;

@@ -74,6 +74,10 @@ macro_rules! with_settings {
                 ParamKind::Integer { min: 4, max: 1_048_576 },
                 "Memory for the set of chunks in use."
             ),
+            ParamSpec::optional("background-chunks-per-second", ParamKind::Integer { min: 1, max: 1_000_000_000 }, "Chunks that jobs read, look at or remove in a second at most."),
+            ParamSpec::optional("background-mib-per-second", ParamKind::Integer { min: 1, max: 1_048_576 }, "MiB that jobs read in a second at most."),
+            ParamSpec::optional("background-back-off", ParamKind::Boolean, "Jobs make way for sessions."),
+            ParamSpec::optional("background-idle-priority", ParamKind::Boolean, "What jobs read has the I/O priority idle."),
             ParamSpec::optional("owner", UID_GID, "UID:GID of new files, when the daemon runs as root."),
             ParamSpec::optional("manifest-lock-dir", ABSOLUTE_PATH, "Where an older server of the original kind has its locks."),
         ]
@@ -94,6 +98,10 @@ const KEYS: &[(&str, &str)] = &[
     ("io-threads", "io-threads"),
     ("gc-method", "gc-method"),
     ("gc-memory-mib", "gc-memory-mib"),
+    ("background-chunks-per-second", "background.chunks-per-second"),
+    ("background-mib-per-second", "background.mib-per-second"),
+    ("background-back-off", "background.back-off"),
+    ("background-idle-priority", "background.idle-priority"),
     ("owner", "owner"),
     ("manifest-lock-dir", "manifest-lock-dir"),
 ];
@@ -116,6 +124,10 @@ const DELETABLE: ParamKind = ParamKind::Enum(&[
     "io-threads",
     "gc-method",
     "gc-memory-mib",
+    "background-chunks-per-second",
+    "background-mib-per-second",
+    "background-back-off",
+    "background-idle-priority",
     "owner",
     "manifest-lock-dir",
 ]);
@@ -136,6 +148,10 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("io-threads", Shape::Integer, ""),
     Field::optional("gc-method", Shape::Text, "Only where it is not memory."),
     Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default."),
+    Field::optional("background-chunks-per-second", Shape::Integer, "Only where there is a limit, as the next."),
+    Field::optional("background-mib-per-second", Shape::Integer, ""),
+    Field::optional("background-back-off", Shape::Boolean, "Only where it is switched off, as the next."),
+    Field::optional("background-idle-priority", Shape::Boolean, ""),
     Field::optional("owner", Shape::Text, "UID:GID"),
     Field::optional("manifest-lock-dir", Shape::Text, ""),
 ]);
@@ -241,6 +257,10 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
     put("gc-method", (section.gc_method != "memory").then(|| section.gc_method.clone().into()));
     put("gc-memory-mib", (section.gc_memory_mib != GC_MEMORY_MIB).then(|| section.gc_memory_mib.into()));
+    put("background-chunks-per-second", section.background_chunks.map(|rate| rate.get().into()));
+    put("background-mib-per-second", section.background_mib.map(|rate| rate.get().into()));
+    put("background-back-off", (!section.background_back_off).then_some(false.into()));
+    put("background-idle-priority", (!section.background_idle).then_some(false.into()));
     put("owner", section.owner.map(|(uid, gid)| format!("{uid}:{gid}").into()));
     put("manifest-lock-dir", section.manifest_lock_dir.as_ref().map(|dir| dir.to_string_lossy().into()));
     Value::Object(row)
@@ -593,11 +613,13 @@ mod tests {
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
                    checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-atime-cutoff = 5\n\
+                   background = { chunks-per-second = 7, mib-per-second = 8, back-off = false, idle-priority = false }\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
             "maintenance-mode": "type=offline", "tuning": "sync-level=file,gc-atime-cutoff=5", "check-append": false, "check-finish": false,
-            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "owner": "3:4", "manifest-lock-dir": "/l",
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8,
+            "background-chunks-per-second": 7, "background-mib-per-second": 8, "background-back-off": false, "background-idle-priority": false, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);
         assert_eq!(SECTION.check(&want), Ok(()));

@@ -8,6 +8,7 @@ use super::mark::{mark, name_missing};
 use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
 use super::sweep::{Progress, Rule, SIZE_SAMPLE_CHUNKS, sweep};
 use crate::error::{Error, Kind, Result};
+use crate::jobs::budget::told;
 use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
@@ -74,7 +75,7 @@ pub async fn run(
     closing: impl Future<Output = ()>,
 ) -> Result<GcReport> {
     let result = {
-        let work = collect(store, &collection, task);
+        let work = told(collection.share(), task, collect(store, &collection, task));
         tokio::pin!(work);
         tokio::select! {
             result = &mut work => result,

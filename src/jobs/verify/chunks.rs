@@ -22,7 +22,7 @@ use super::seen::Seen;
 use super::verdict::{Bad, Claim, Judged, Mismatch, judge, speaks_of_data};
 use crate::engine::ComputePool;
 use crate::error::{Error, Kind, Result};
-use crate::store::{Datastore, Doubt, IndexReader};
+use crate::store::{BudgetShare, Datastore, Doubt, IndexReader, Rate, SCAN_BLOCK_BYTES};
 use crate::task::Task;
 use crate::types::Digest;
 
@@ -55,6 +55,7 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Datastore,
     pub(super) compute: &'a ComputePool,
     pub(super) task: &'a Task,
+    pub(super) share: BudgetShare,
     pub(super) seen: Seen,
     pub(super) part: Part,
     pub(super) figures: Figures,
@@ -92,10 +93,12 @@ enum Outcome {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(store: &'a Datastore, compute: &'a ComputePool, task: &'a Task) -> Self {
+        let share = store.budget().share(Rate::NONE);
         Self {
             store,
             compute,
             task,
+            share,
             seen: Seen::default(),
             part: Part::All,
             figures: Figures::default(),
@@ -138,6 +141,7 @@ impl<'a> Bench<'a> {
         while !is_through && !tally.is_hopeless() {
             let mut batch = Vec::new();
             while batch.len() < BATCH_CHUNKS {
+                let turn = self.share.take(1, SCAN_BLOCK_BYTES.min(scan.left_bytes())).await;
                 let Some(block) = scan.next_block().await? else {
                     is_through = true;
                     let instead = instead.take().filter(|_| chosen == 0).map(|(_, claim): (u64, Claim)| claim);
@@ -145,6 +149,7 @@ impl<'a> Bench<'a> {
                     batch.extend(instead.filter(|claim| !self.seen.is_verified(claim)));
                     break;
                 };
+                drop(turn);
                 let claims = block.iter().map(|e| Claim { digest: e.digest, size_bytes: e.size_bytes, encrypted });
                 let (all, before) = (claims.len(), batch.len());
                 for claim in claims {
@@ -196,8 +201,11 @@ impl<'a> Bench<'a> {
         loop {
             while reading.len() < DIRS_AT_ONCE {
                 let Some(prefix) = prefixes.next() else { break };
-                let store = self.store.clone();
-                reading.spawn(async move { store.chunk_inodes(prefix).await });
+                let (store, share) = (self.store.clone(), self.share.clone());
+                reading.spawn(async move {
+                    let _turn = share.take(1, 0).await;
+                    store.chunk_inodes(prefix).await
+                });
             }
             let Some(read) = reading.join_next().await else { break };
             // An order is a wish: without these the chunks are read all the same.
@@ -224,7 +232,8 @@ impl<'a> Bench<'a> {
             while running.len() < READS_AHEAD + judges && !tally.is_hopeless() {
                 let Some(claim) = claims.next() else { break };
                 let (store, compute, reads) = (self.store.clone(), self.compute.clone(), Arc::clone(&reads));
-                running.spawn(async move { (claim, examine(&store, &compute, &reads, claim).await) });
+                let share = self.share.clone();
+                running.spawn(async move { (claim, examine(&store, &compute, (&reads, &share), claim).await) });
             }
             let Some(examined) = running.join_next().await else { return Ok(()) };
             let (claim, outcome) = examined.map_err(cut_off)?;
@@ -310,8 +319,14 @@ fn sorted(mut batch: Vec<Claim>) -> Vec<Claim> {
 }
 
 /// Reads and judges one chunk. An error ends the task: the machine is at its end, or the daemon.
-async fn examine(store: &Datastore, compute: &ComputePool, reads: &Semaphore, claim: Claim) -> Result<Outcome> {
+async fn examine(
+    store: &Datastore,
+    compute: &ComputePool,
+    (reads, share): (&Semaphore, &BudgetShare),
+    claim: Claim,
+) -> Result<Outcome> {
     let place = reads.acquire().await.map_err(|_| Error::closed("verification has ended"))?;
+    let mut turn = share.take(1, u64::from(claim.size_bytes)).await;
     let mut stored = store.load_chunk(&claim.digest).await;
     if stored.is_err() {
         stored = store.load_chunk(&claim.digest).await;
@@ -321,7 +336,8 @@ async fn examine(store: &Datastore, compute: &ComputePool, reads: &Semaphore, cl
         Err(e) if e.kind() == Kind::Closed => return Err(e),
         Err(e) => return Ok(Outcome::Unreadable(e)),
     };
-    drop(place);
+    turn.settle(stored.bytes());
+    drop((turn, place));
     let judged = compute.run(move || judge(&stored, &claim)).await?;
     let first = match judged.verdict.clone() {
         Ok(mismatch) => return Ok(Outcome::Judged(judged, mismatch)),

@@ -12,6 +12,7 @@ use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
+use crate::jobs::budget::told;
 use crate::store::{Datastore, GroupInfo, Operation};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
@@ -148,6 +149,7 @@ impl Verification {
         if !self.part.is_all() {
             task.log(format!("only {} will be read: no snapshot is called verified for that", self.part));
         }
+        let share = bench.share.clone();
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
@@ -156,7 +158,7 @@ impl Verification {
                 task.figures(&bench.figures);
                 return Err("task aborted".to_owned());
             }
-            walked = self.walk(&mut bench, &mut failures) => walked,
+            walked = told(&share, task, self.walk(&mut bench, &mut failures)) => walked,
         };
         self.store.engine().buffers().release();
         task.figures(&bench.figures);

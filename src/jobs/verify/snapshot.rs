@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::blob::{self, BLOB_ENCODED_BYTES_MAX};
 use crate::format::manifest::{CryptMode, Manifest, ManifestFile, VerifyOutcome, VerifyState};
 use crate::store::layout::Layout;
-use crate::store::{Operation, ReaderLease};
+use crate::store::{Operation, ReaderLease, SCAN_BLOCK_BYTES};
 use crate::types::{ArchiveKind, Digest, Namespace, Snapshot};
 
 /// Longest plaintext of a blob: what encoders take (spec 02 §1).
@@ -139,7 +139,9 @@ impl Bench<'_> {
     }
 
     async fn verify_blob(&self, lease: &ReaderLease, file: &ManifestFile) -> Result<(), Fault> {
+        let turn = self.share.take(1, file.size.min(BLOB_ENCODED_BYTES_MAX)).await;
         let encoded = lease.open_blob(&file.filename).await?.read_all(BLOB_ENCODED_BYTES_MAX).await?;
+        drop(turn);
         let ManifestFile { crypt_mode, size, csum, .. } = *file;
         let path = Layout::new(self.store.base_path()).snapshot(lease.namespace(), lease.snapshot());
         let path = path.join(file.filename.as_str());
@@ -157,10 +159,15 @@ impl Bench<'_> {
     }
 
     async fn verify_index(&mut self, lease: &ReaderLease, file: &ManifestFile) -> Result<(), Fault> {
-        let index = lease.open_index(&file.filename).await?;
+        let index = lease.open_index(&file.filename).await?.in_background();
         check_size(file.size, index.size_bytes())?;
         let mut scan = index.scan();
-        while scan.next_block().await?.is_some() {}
+        loop {
+            let _turn = self.share.take(1, SCAN_BLOCK_BYTES.min(scan.left_bytes())).await;
+            if scan.next_block().await?.is_none() {
+                break;
+            }
+        }
         if let Some(csum) = scan.csum() {
             check_csum(&file.csum, &csum)?;
         }

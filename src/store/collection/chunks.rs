@@ -120,6 +120,7 @@ impl Pass {
 
     /// Reads a chunk directory; one that is not there is empty. Names of chunks that are live are done with that.
     pub async fn list_chunks(&self, prefix: u16, remains: Remains) -> Result<DirListing> {
+        let _turn = self.shared.run.turn(1, 0).await?;
         self.read(move |disk, shared| list(disk, shared, prefix, remains)).await
     }
 
@@ -127,14 +128,15 @@ impl Pass {
     pub async fn stat(&self, names: &[ChunkName]) -> Result<Vec<Result<Option<FileStat>, Errno>>> {
         let run = &self.shared.run;
         let mut found = Vec::with_capacity(names.len());
-        for part in names.chunks(CHECK_BATCH_MAX) {
+        for part in names.chunks(run.share.piece(CHECK_BATCH_MAX)) {
+            let _turn = run.turn(part.len(), 0).await?;
             let good: Vec<_> = part.iter().filter(|name| name.bad.is_none()).collect();
             let mut answers = Vec::new().into_iter();
             if !good.is_empty() {
                 let batch = StatBatch {
                     dir: run.store.checker.chunks_dir(),
                     names: good.iter().map(|name| chunk_stat_name(&name.digest)).collect(),
-                    class: Class::Sweep,
+                    class: Class::Background,
                     force_sync: run.store.network_fs,
                 };
                 answers = run.unless_stopped(run.engine().stat(batch)).await?.results.into_iter();
@@ -166,9 +168,10 @@ impl Pass {
     /// removal, exclude each other. A digest that somebody has claimed is being inserted, so it stays.
     pub async fn remove(&self, names: &[ChunkName], older_than: EpochSecs) -> Result<Vec<Removed>> {
         let mut done = Vec::with_capacity(names.len());
-        for part in names.chunks(REMOVED_AT_ONCE) {
-            let run = &self.shared.run;
+        let run = &self.shared.run;
+        for part in names.chunks(run.share.piece(REMOVED_AT_ONCE)) {
             run.go_on()?;
+            let _turn = run.turn(part.len(), 0).await?;
             let claimed: Vec<_> =
                 part.iter().map(|name| (*name, run.store.custody.claims.try_claim(name.digest))).collect();
             let shared = Arc::clone(&self.shared);

@@ -5,6 +5,9 @@
 //! [`Pass::remove`] finds, with the claim of its digest in hand, that nobody keeps it, that it is not live, and that it is still as old as it
 //! has to be. Why that suffices: `docs/garbage-collection.md`.
 //!
+//! Every step asks the budget of the datastore first, and what only reads does so in the background. A removal does not: it holds claims that
+//! uploads wait for.
+//!
 //! Both are held by the work on the pool as well, so an abandoned caller lets nobody in before the last file operation is over.
 
 mod access_time;
@@ -19,6 +22,7 @@ use tokio::sync::watch;
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
 use super::Datastore;
+use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};
 use super::datastore::Inner;
 use super::durable::Weight;
@@ -46,6 +50,9 @@ struct Run {
     /// Device and inode of the base directory and of `.chunks`.
     place: [(u64, u64); 2],
     stop: watch::Sender<bool>,
+    /// What reads only.
+    background: Engine,
+    share: Share,
 }
 
 /// One pass over some of the chunk directories.
@@ -63,6 +70,11 @@ struct Shared {
 impl Datastore {
     /// Keeps other processes, and other collections of this one, from working on this datastore. Backups of this process go on.
     pub async fn begin_collection(&self) -> Result<Collection> {
+        self.begin_collection_at(Rate::NONE).await
+    }
+
+    /// As [`Self::begin_collection`], with a rate of its own beside that of the datastore.
+    pub async fn begin_collection_at(&self, rate: Rate) -> Result<Collection> {
         let operation = self.begin_operation(Operation::Write)?;
         self.inner.checker.confirm_place(&self.inner.engine).await?;
         let exclusion = self.exclude_other_processes().await?;
@@ -73,6 +85,8 @@ impl Datastore {
             _operation: operation,
             place,
             stop: watch::Sender::new(false),
+            background: self.inner.engine.in_background(),
+            share: self.inner.budget.share(rate),
         };
         Ok(Collection { run: Arc::new(run) })
     }
@@ -119,6 +133,12 @@ impl Run {
         Error::closed("task aborted")
     }
 
+    /// Waits until a step of about so many chunks and bytes may begin, or somebody asks to stop.
+    async fn turn(&self, chunks: usize, bytes: u64) -> Result<Turn> {
+        let chunks = u64::try_from(chunks).unwrap_or(u64::MAX);
+        self.unless_stopped(async { Ok(self.share.take(chunks, bytes).await) }).await
+    }
+
     /// An error once somebody has asked to stop.
     fn go_on(&self) -> Result<()> {
         if *self.stop.borrow() { Err(Self::stopped()) } else { Ok(()) }
@@ -137,6 +157,11 @@ impl Run {
 }
 
 impl Collection {
+    /// Its share of the budget of the datastore.
+    pub fn share(&self) -> &Share {
+        &self.run.share
+    }
+
     /// Makes everything under way end at its next step with an error of kind `Closed`.
     pub fn stop(&self) {
         self.run.stop.send_replace(true);
@@ -202,14 +227,14 @@ impl Pass {
         self.shared.run.go_on()
     }
 
-    /// Does work on the pool that reads only.
+    /// Does work on the pool that reads only, in the background.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk, &Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
         let run = &self.shared.run;
-        run.unless_stopped(async { run.engine().run(move |disk| work(disk, &shared)).await? }).await
+        run.unless_stopped(async { run.background.run(move |disk| work(disk, &shared)).await? }).await
     }
 }
 
