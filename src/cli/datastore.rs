@@ -126,6 +126,9 @@ struct Settings {
     /// Memory for the set of chunks in use, in MiB
     #[arg(long, value_name = "MIB")]
     gc_memory_mib: Option<u32>,
+    /// Space that is kept for garbage collection on a full disk, in MiB
+    #[arg(long, value_name = "MIB")]
+    gc_reserve_mib: Option<u32>,
     /// Owner and group of new files, as UID:GID, when the daemon runs as root
     #[arg(long, value_name = "UID:GID")]
     owner: Option<String>,
@@ -153,6 +156,7 @@ impl Settings {
             .with("io-threads", self.io_threads)
             .with("gc-method", self.gc_method)
             .with("gc-memory-mib", self.gc_memory_mib)
+            .with("gc-reserve-mib", self.gc_reserve_mib)
             .with("owner", self.owner)
             .with("manifest-lock-dir", self.manifest_lock_dir)
     }

@@ -123,6 +123,8 @@ pub struct DatastoreSection {
     pub gc_method: String,
     /// Memory for garbage collection.
     pub gc_memory_mib: u64,
+    /// Space that is kept for garbage collection on a full disk.
+    pub gc_reserve_mib: u64,
     /// How old an access time has to be, in minutes.
     pub gc_atime_cutoff: u32,
     /// Where manifest locks lie.
@@ -258,6 +260,7 @@ fn datastore(
         owner,
         gc_method: text("gc-method"),
         gc_memory_mib: section.integer("gc-memory-mib"),
+        gc_reserve_mib: section.integer("gc-reserve-mib"),
         gc_atime_cutoff: section.integer("gc-atime-cutoff"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
         gc_event,

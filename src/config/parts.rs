@@ -26,6 +26,7 @@ impl DatastoreSection {
         };
         store.gc.memory_max = self.gc_memory_mib << 20;
         store.gc.cutoff_minutes = self.gc_atime_cutoff;
+        store.gc.reserve_bytes = self.gc_reserve_mib << 20;
         store
     }
 
@@ -83,8 +84,8 @@ mod tests {
         for method in [GcMethod::Memory, GcMethod::AccessTime] {
             let word = serde_json::to_string(&method).unwrap();
             assert_eq!(
-                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60")).0.gc,
-                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60 }
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60\ngc-reserve-mib = 9")).0.gc,
+                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60, reserve_bytes: 9 << 20 }
             );
         }
         let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");

@@ -66,7 +66,7 @@ pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
-pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GcConfig, GcMethod, SyncLevel};
+pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, GcConfig, GcMethod, SyncLevel};
 pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use destroy::LeftBehind;

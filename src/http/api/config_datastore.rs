@@ -16,7 +16,7 @@ use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
 use crate::http::rights::{HandlerRule, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
+use crate::store::{Datastore, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
 use crate::types::{AuthId, DatastoreName, Namespace};
 
@@ -25,6 +25,9 @@ const ONE: &str = "config/datastore/{store}";
 
 /// What `gc-memory-mib` is where it is not given.
 const GC_MEMORY_MIB: u64 = 256;
+
+/// What `gc-reserve-mib` is where it is not given.
+const GC_RESERVE_MIB: u64 = GC_RESERVE_BYTES >> 20;
 
 /// A line of text.
 const LINE: ParamKind = ParamKind::line(1, 1024);
@@ -73,6 +76,11 @@ macro_rules! with_settings {
                 ParamKind::Integer { min: 4, max: 1_048_576 },
                 "Memory for the set of chunks in use."
             ),
+            ParamSpec::optional(
+                "gc-reserve-mib",
+                ParamKind::Integer { min: 0, max: 1024 },
+                "Space that is kept for garbage collection on a full disk."
+            ),
             ParamSpec::optional("owner", UID_GID, "UID:GID of new files, when the daemon runs as root."),
             ParamSpec::optional("manifest-lock-dir", ABSOLUTE_PATH, "Where an older server of the original kind has its locks."),
         ]
@@ -93,6 +101,7 @@ const KEYS: &[(&str, &str)] = &[
     ("io-threads", "io-threads"),
     ("gc-method", "gc-method"),
     ("gc-memory-mib", "gc-memory-mib"),
+    ("gc-reserve-mib", "gc-reserve-mib"),
     ("owner", "owner"),
     ("manifest-lock-dir", "manifest-lock-dir"),
 ];
@@ -115,6 +124,7 @@ const DELETABLE: ParamKind = ParamKind::Enum(&[
     "io-threads",
     "gc-method",
     "gc-memory-mib",
+    "gc-reserve-mib",
     "owner",
     "manifest-lock-dir",
 ]);
@@ -134,7 +144,8 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("workers", Shape::Integer, "Only where it is not the default, as the next."),
     Field::optional("io-threads", Shape::Integer, ""),
     Field::optional("gc-method", Shape::Text, "Only where it is not memory."),
-    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default."),
+    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default, as the next."),
+    Field::optional("gc-reserve-mib", Shape::Integer, ""),
     Field::optional("owner", Shape::Text, "UID:GID"),
     Field::optional("manifest-lock-dir", Shape::Text, ""),
 ]);
@@ -191,7 +202,7 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         returns: Returns::NULL,
         handler: |context, params| Box::pin(update(context, params)),
-        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads and gc-memory-mib need Datastore.Allocate.",
+        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads, gc-memory-mib and gc-reserve-mib need Datastore.Allocate.",
     },
     Route {
         method: Method::DELETE,
@@ -236,6 +247,7 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
     put("gc-method", (section.gc_method != "memory").then(|| section.gc_method.clone().into()));
     put("gc-memory-mib", (section.gc_memory_mib != GC_MEMORY_MIB).then(|| section.gc_memory_mib.into()));
+    put("gc-reserve-mib", (section.gc_reserve_mib != GC_RESERVE_MIB).then(|| section.gc_reserve_mib.into()));
     put("owner", section.owner.map(|(uid, gid)| format!("{uid}:{gid}").into()));
     put("manifest-lock-dir", section.manifest_lock_dir.as_ref().map(|dir| dir.to_string_lossy().into()));
     Value::Object(row)
@@ -318,7 +330,8 @@ fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<(
 }
 
 /// Settings that are the machine's affair: where the daemon writes, as whom, and with how much of the machine.
-const OF_THE_MACHINE: [&str; 6] = ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib"];
+const OF_THE_MACHINE: [&str; 7] =
+    ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib", "gc-reserve-mib"];
 
 async fn update(context: RequestContext, params: Params) -> Result<Reply> {
     let name: DatastoreName = params.parsed("store")?;
@@ -586,12 +599,12 @@ mod tests {
         };
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
-                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-atime-cutoff = 5\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-reserve-mib = 0\ngc-atime-cutoff = 5\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
             "maintenance-mode": "type=offline", "tuning": "sync-level=file,gc-atime-cutoff=5", "check-append": false, "check-finish": false,
-            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "owner": "3:4", "manifest-lock-dir": "/l",
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "gc-reserve-mib": 0, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);
         assert_eq!(SECTION.check(&want), Ok(()));

@@ -18,5 +18,9 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+/// stub
+pub async fn progress_made(_: &crate::store::Datastore, _: &(&str, String)) -> u64 {
+    0
+}
 pub use run::{JOB_WORKER_TYPE, Permit, Started, Verification, everybody};
 pub use scope::{Filter, Scope};

@@ -10,6 +10,8 @@
 mod access_time;
 mod chunks;
 mod indexes;
+mod progress;
+mod reserve;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,9 +23,8 @@ pub use self::indexes::IndexFile;
 use super::Datastore;
 use super::custody::{Change, Keeper};
 use super::datastore::Inner;
-use super::durable::Weight;
 use super::explain::failed;
-use super::layout::{CHUNK_DIR_COUNT, GC_STATUS_FILE};
+use super::layout::CHUNK_DIR_COUNT;
 use super::live_set::LiveSet;
 use super::operations::{Operation, OperationGuard};
 use super::process_lock::Exclusion;
@@ -46,6 +47,7 @@ struct Run {
     /// Device and inode of the base directory and of `.chunks`.
     place: [(u64, u64); 2],
     stop: watch::Sender<bool>,
+    reserve: reserve::Reserve,
 }
 
 /// One pass over some of the chunk directories.
@@ -73,6 +75,7 @@ impl Datastore {
             _operation: operation,
             place,
             stop: watch::Sender::new(false),
+            reserve: reserve::Reserve::default(),
         };
         Ok(Collection { run: Arc::new(run) })
     }
@@ -164,17 +167,6 @@ impl Collection {
         self.run.go_on()?;
         let run = Arc::clone(&self.run);
         self.run.engine().run(move |disk| run.confirm_place(disk)).await?
-    }
-
-    /// Stores the status of a complete run.
-    pub async fn write_status(&self, status: Vec<u8>) -> Result<()> {
-        let run = Arc::clone(&self.run);
-        let written = self.run.engine().run(move |disk| {
-            let path = run.store.layout.base().join(GC_STATUS_FILE);
-            let put = run.store.durable.put(disk, &path, &status, Weight::Payload);
-            put.map_err(|e| failed("unable to write", &path, e))
-        });
-        written.await?
     }
 
     /// Gives the right back, and waits until other processes see that. Work that an abandoned caller left behind keeps it until it is over.

@@ -272,7 +272,7 @@ async fn an_abort_ends_it_at_once_and_lets_nobody_in_too_early() {
         let running = tokio::spawn({
             let scene = Arc::clone(scene);
             async move {
-                let result = run(&scene.store, collection, &task, std::future::pending()).await;
+                let result = run(&scene.store, Manner::Resume, collection, &task, std::future::pending()).await;
                 task.end(result.as_ref().map(drop).map_err(ToString::to_string)).await;
                 result
             }
