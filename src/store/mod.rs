@@ -38,6 +38,7 @@ mod file_reader;
 mod gc_status;
 mod index_read;
 mod index_write;
+mod journal;
 pub mod layout;
 mod lease;
 mod listing;
@@ -73,6 +74,7 @@ pub use destroy::LeftBehind;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
+pub use journal::Journal;
 pub use listing::{GroupListing, GroupSummary, SnapshotListing};
 pub use manifest_cache::ListingCounters;
 pub use operations::{

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::resume::Trail;
 use super::seen::Seen;
 use super::verdict::{Bad, Claim, Judged, Mismatch, judge, speaks_of_data};
 use crate::engine::ComputePool;
@@ -55,6 +56,8 @@ pub(super) struct Bench<'a> {
     pub(super) task: &'a Task,
     pub(super) seen: Seen,
     pub(super) inode_order_min: usize,
+    /// Keeps what is seen for the run after a crash.
+    pub(super) trail: Option<Trail>,
 }
 
 /// How far the chunks of an archive are.
@@ -84,7 +87,7 @@ enum Outcome {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(store: &'a Datastore, compute: &'a ComputePool, task: &'a Task) -> Self {
-        Self { store, compute, task, seen: Seen::default(), inode_order_min: INODE_ORDER_MIN }
+        Self { store, compute, task, seen: Seen::default(), inode_order_min: INODE_ORDER_MIN, trail: None }
     }
 
     /// Verifies the chunks of an index that nobody has verified in this task. An error is the machine's, and ends the task.
@@ -197,6 +200,20 @@ impl<'a> Bench<'a> {
             let Some(examined) = running.join_next().await else { return Ok(()) };
             let (claim, outcome) = examined.map_err(cut_off)?;
             self.take(&claim, outcome?, tally);
+            self.keep_trail().await;
+        }
+    }
+
+    fn add_verified(&mut self, claim: &Claim) {
+        if let (Some(print), Some(trail)) = (self.seen.add_verified(claim), &mut self.trail) {
+            trail.note(print);
+        }
+    }
+
+    /// Writes down what was seen, if it is time to.
+    pub(super) async fn keep_trail(&mut self) {
+        if let Some(trail) = self.trail.as_mut().filter(|trail| trail.is_due()) {
+            trail.write().await;
         }
     }
 
@@ -245,10 +262,10 @@ impl<'a> Bench<'a> {
             }
         };
         match mismatch {
-            None => self.seen.add_verified(claim),
+            None => self.add_verified(claim),
             Some(mismatch) => {
                 if mismatch == (Mismatch::CryptMode { is_sound: true }) {
-                    self.seen.add_verified(&opposite(claim));
+                    self.add_verified(&opposite(claim));
                 }
                 task.log(mismatch.describe(claim));
                 tally.add(&tally.errors, 1);

@@ -9,6 +9,7 @@
 //! wrong then; and a snapshot that a backup's known-chunk check has marked is looked at again though it has a state.
 
 mod chunks;
+mod resume;
 mod run;
 mod scope;
 mod seen;
@@ -18,9 +19,6 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-/// stub
-pub async fn progress_made(_: &crate::store::Datastore, _: &(&str, String)) -> u64 {
-    0
-}
+pub use resume::progress_made;
 pub use run::{JOB_WORKER_TYPE, Permit, Started, Verification, everybody};
 pub use scope::{Filter, Scope};
