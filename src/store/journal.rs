@@ -77,7 +77,8 @@ impl Datastore {
             for entry in disk.read_dir(&base)?.into_iter().filter(|entry| entry.name.starts_with(prefix)) {
                 let path = base.join(entry.name);
                 let file = disk.open_rw(&path)?;
-                if now.saturating_sub(file.meta()?.mtime.secs) > age_secs && file.try_flock(LockMode::Exclusive).is_ok() {
+                if now.saturating_sub(file.meta()?.mtime.secs) > age_secs && file.try_flock(LockMode::Exclusive).is_ok()
+                {
                     disk.unlink(&path)?;
                 }
             }

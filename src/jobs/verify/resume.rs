@@ -90,7 +90,8 @@ fn first_block(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let length = usize::try_from(u32::from_le_bytes([head[1], head[2], head[3], head[4]])).ok()?;
     let end = HEAD_BYTES.checked_add(length)?;
     let check = bytes.get(end..end.checked_add(CHECK_BYTES)?)?;
-    (Digest::of(&bytes[..end]).0[..CHECK_BYTES] == *check).then(|| (head[0], &bytes[HEAD_BYTES..end], end + CHECK_BYTES))
+    (Digest::of(&bytes[..end]).0[..CHECK_BYTES] == *check)
+        .then(|| (head[0], &bytes[HEAD_BYTES..end], end + CHECK_BYTES))
 }
 
 /// Reads whole blocks up to the first that is none. The error says why there is nothing to go on with.
@@ -207,7 +208,9 @@ impl Trail {
         self.journal = Some(journal);
         self.is_off = told.is_err();
         let last = self.before.last().map_or("", String::as_str);
-        Some(format!("resuming the verification {last}: {count} chunks are verified, and the snapshots that it has finished"))
+        Some(format!(
+            "resuming the verification {last}: {count} chunks are verified, and the snapshots that it has finished"
+        ))
     }
 
     fn header(&self) -> Vec<u8> {
@@ -305,7 +308,11 @@ mod tests {
             let mut other = all.clone();
             other[at] ^= 4;
             let blocks = ends.iter().filter(|end| **end <= at).count();
-            assert_eq!(read(&other).map_or(0, |read| read.whole), if blocks == 0 { 0 } else { ends[blocks - 1] }, "{at}");
+            assert_eq!(
+                read(&other).map_or(0, |read| read.whole),
+                if blocks == 0 { 0 } else { ends[blocks - 1] },
+                "{at}"
+            );
         }
         for strange in [[run(UPID, 1), run("UPID:y", 2)].concat(), chunks_block(NOW, &[1]), block(9, b""), Vec::new()] {
             assert!(read(&strange).is_err());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -21,6 +21,8 @@ use crate::sync::Mutex;
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot, Upid};
 
+mod resume;
+
 const T0: i64 = 1_717_597_418;
 const ARCHIVE: &str = "root.pxar.didx";
 
@@ -30,6 +32,8 @@ struct Watcher {
     opened: Mutex<HashMap<String, u64>>,
     spoil: Mutex<Option<(String, Spoil)>>,
     hold: AtomicBool,
+    /// Openings of chunks from the next one on, after which they are held up.
+    hold_behind: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,11 @@ impl Fault for Watcher {
             return Ok(());
         };
         *self.opened.lock().entry(name.to_owned()).or_default() += 1;
+        if name.len() == 64
+            && self.hold_behind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) == Ok(1)
+        {
+            self.hold.store(true, Ordering::SeqCst);
+        }
         while self.hold.load(Ordering::SeqCst) && name.len() == 64 {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

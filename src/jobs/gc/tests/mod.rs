@@ -4,8 +4,11 @@
 mod faults;
 mod histories;
 mod races;
+mod reserve;
 mod resume;
 mod rules;
+mod stop;
+mod strange;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
