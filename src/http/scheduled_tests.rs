@@ -284,29 +284,30 @@ async fn jobs_are_for_those_who_may_do_such_work_themselves() {
     assert!(api::router().routes().any(|route| route.path == "admin/gc"));
 }
 
-/// A server on whose disk a prune job is noted as running, as the last daemon left it.
-async fn server_behind_a_crash(again: Option<Again>) -> (Tested, Arc<App>, JobKey) {
+/// A server on whose disk a prune job is noted as running, as the last daemon left it; that one is returned as well, for its files.
+async fn server_behind_a_crash(again: Option<Again>) -> ((Tested, Tested), Arc<App>, JobKey) {
     let key = JobKey::Prune("nightly".to_owned());
-    let dir = tempfile::tempdir().unwrap();
-    let died = JobStates::open(&dir.path().join("jobs"), ComputePool::new(1).unwrap()).unwrap();
+    let (before, died) = server().await;
+    let job = json!({ "id": "nightly", "store": "main", "schedule": "02:30 UTC", "keep-last": 1 });
+    call(&before, "POST", "config/prune", Some(job)).await.expect(200, "");
     let upid = "UPID:a:00000001:00000001:00000001:665FA6B2:prunejob:main:root@pam:".parse().unwrap();
-    died.claim(&key).unwrap().started(&upid, again).await;
-    let store = test_support::datastore(dir.path()).await;
-    let mut app = test_support::app(dir.path(), test_support::first_users(), [store]);
-    app.clock = Clock::manual(at("2024-06-05T00:00:30Z"));
+    died.jobs.claim(&key).unwrap().started(&upid, again).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut app = test_support::app(dir.path(), test_support::first_users(), []);
+    app.clock = died.clock.clone();
     app.tasks = Registry::open(&dir.path().join("jobs-tasks"), app.clock.clone()).unwrap();
+    (app.config, app.datastores) = (died.config.clone(), died.datastores.clone());
+    app.jobs = JobStates::open(&before.dir().join("jobs"), ComputePool::new(1).unwrap()).unwrap();
     let server = test_support::serve(app, dir, 16);
     let app = server.running.app.clone();
-    let job = json!({ "id": "nightly", "store": "main", "schedule": "02:30 UTC", "keep-last": 1 });
-    call(&server, "POST", "config/prune", Some(job)).await.expect(200, "");
-    (server, app, key)
+    ((before, server), app, key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_end_of_a_daemon_cut_off_is_gone_on_with_and_not_for_ever() {
     let again = |tries| Some(Again { tries, progress: 0 });
     for (before, is_started) in [(None, false), (again(0), true), (again(2), true), (again(3), false)] {
-        let (_server, app, key) = server_behind_a_crash(before).await;
+        let (_servers, app, key) = server_behind_a_crash(before).await;
         assert_eq!(app.jobs.cut_off(&key), before);
         go_on_with_cut_off(&app, app.clock.now()).await;
         let tasks = ended(&app, usize::from(is_started)).await;

@@ -103,7 +103,11 @@ impl Story {
         for (path, _) in STARTS {
             let reply = rest(&self.daemon, "POST", &format!("/api2/json/{path}"), b"").await;
             // One that a start of the daemon has gone on with runs already.
-            assert!(reply.status == 200 || reply.text().contains("already running") || reply.text().contains("locked"), "{}", reply.text());
+            assert!(
+                reply.status == 200 || reply.text().contains("already running") || reply.text().contains("locked"),
+                "{}",
+                reply.text()
+            );
         }
     }
 
@@ -130,11 +134,14 @@ impl Story {
 
     /// Looks through the logs of tasks for those that went on with others.
     fn count_resumed(&mut self) {
-        let names: Vec<String> = self.daemon.ended().into_iter().map(|(upid, _)| upid).chain(self.daemon.running()).collect();
+        let names: Vec<String> =
+            self.daemon.ended().into_iter().map(|(upid, _)| upid).chain(self.daemon.running()).collect();
         for upid in names {
             if !self.seen.contains(&upid) {
                 let log = self.daemon.task_log(&upid);
-                for (count, words) in self.resumed.iter_mut().zip(["resuming at directory ", "resuming the verification "]) {
+                for (count, words) in
+                    self.resumed.iter_mut().zip(["resuming at directory ", "resuming the verification "])
+                {
                     if log.iter().any(|line| line.starts_with(words)) {
                         *count += 1;
                         self.seen.insert(upid.clone());
@@ -172,11 +179,12 @@ impl Story {
         self.nothing_is_lost();
         let left: Vec<&PathBuf> = self.garbage.iter().filter(|path| path.exists()).collect();
         assert!(left.is_empty(), "garbage that stays: {left:?}");
-        let kept = std::fs::read_dir(self.daemon.store().join("host/p")).expect("list").filter(|entry| {
-            entry.as_ref().expect("an entry").path().is_dir()
-        });
+        let kept = std::fs::read_dir(self.daemon.store().join("host/p"))
+            .expect("list")
+            .filter(|entry| entry.as_ref().expect("an entry").path().is_dir());
         assert_eq!(kept.count(), 1, "snapshots that are kept");
-        let listed = rest(&self.daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/snapshots"), b"").await.data();
+        let listed =
+            rest(&self.daemon, "GET", &format!("/api2/json/admin/datastore/{STORE}/snapshots"), b"").await.data();
         let unverified = listed.as_array().expect("rows").iter().filter(|row| row["verification"]["state"] != "ok");
         assert_eq!(unverified.count(), 0, "{listed}");
         assert!(!self.has_progress(".ringvault-gc-progress") && !self.has_progress(".ringvault-verify-"));
@@ -230,7 +238,10 @@ async fn play(kills: usize, seed: u64) {
     }
     story.count_resumed();
     let [gc, verify] = story.resumed;
-    println!("{kills} kills from seed {seed}: {gc} collections and {verify} verifications were gone on with, {} jobs by the daemon itself", story.went_on);
+    println!(
+        "{kills} kills from seed {seed}: {gc} collections and {verify} verifications were gone on with, {} jobs by the daemon itself",
+        story.went_on
+    );
     assert!(gc > 0 && verify > 0 && story.went_on > 0);
     story.end().await;
 }

@@ -36,7 +36,7 @@ async fn a_datastore_that_goes_bad_under_the_run_ends_it_with_a_clear_message() 
         ("readdir", "host/a", libc::ESTALE, &[], "mount it again"),
         ("readdir", ".chunks/0001", libc::ENOTCONN, &[], "mount it again"),
         ("unlink", ".chunks/0001", libc::ESTALE, &[], "mount it again"),
-        ("open", "disk.img.fidx", libc::EACCES, &[], "chown -R"),
+        ("open", "disk.img.fidx", libc::EACCES, &[], "put it right"),
         ("readdir", ".chunks/0002", libc::EACCES, &[], "chown -R"),
         ("unlink", ".chunks/0002", libc::EACCES, &["unlink"], "chown -R"),
         ("readdir", ".chunks/0002", libc::EMFILE, &[], "LimitNOFILE"),

@@ -39,10 +39,10 @@ async fn a_verification_that_was_cut_off_reads_nothing_twice() {
     let world = World::new().await;
     let small: Vec<u64> = (1000..1010).collect();
     let big: Vec<u64> = (0..700).collect();
-    // The newest first: one that is damaged, a small one, and one that takes long and has chunks of the others.
-    let damaged = world.backup("host/a", 2, &[2000, 2001]).await;
-    world.backup("host/a", 1, &small).await;
+    // The newest is verified first: one that is damaged, a small one, and one that takes long and has chunks of the others.
     world.backup("host/a", 0, &[&big[..], &small[..]].concat()).await;
+    world.backup("host/a", 1, &small).await;
+    let damaged = world.backup("host/a", 2, &[2000, 2001]).await;
     std::fs::write(world.chunk_path(&digest(2001)), "broken").unwrap();
     world.watcher.chunks_opened();
 
