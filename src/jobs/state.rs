@@ -4,7 +4,8 @@
 //! DATA/jobs/prunejob-nightly.json   {"created":{"time":…}} → {"started":{"upid":…}} → {"finished":{"upid":…,"endtime":…,"status":…}}
 //! ```
 //!
-//! Memory is what is asked, the files are for the next start. Whether a job runs is known in memory alone: after a crash none does.
+//! Memory is what is asked, the files are for the next start. Whether a job runs is known in memory alone: after a crash none does. One that a schedule
+//! had started is noted with `"again":{"tries":…,"progress":…}`, and gone on with.
 
 use std::collections::HashMap;
 use std::fmt;
