@@ -138,6 +138,9 @@ struct Settings {
     /// What jobs read has the I/O priority idle: true or false
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
     background_idle_priority: Option<bool>,
+    /// Space that is kept for garbage collection on a full disk, in MiB
+    #[arg(long, value_name = "MIB")]
+    gc_reserve_mib: Option<u32>,
     /// Owner and group of new files, as UID:GID, when the daemon runs as root
     #[arg(long, value_name = "UID:GID")]
     owner: Option<String>,
@@ -169,6 +172,7 @@ impl Settings {
             .with("background-mib-per-second", self.background_mib_per_second)
             .with("background-back-off", self.background_back_off)
             .with("background-idle-priority", self.background_idle_priority)
+            .with("gc-reserve-mib", self.gc_reserve_mib)
             .with("owner", self.owner)
             .with("manifest-lock-dir", self.manifest_lock_dir)
     }

@@ -42,6 +42,9 @@ enum Action {
     Start {
         /// Which datastore
         store: DatastoreName,
+        /// Begin anew, even if the last run was cut off and could be gone on with
+        #[arg(long)]
+        fresh: bool,
         #[command(flatten)]
         waiting: Waiting,
     },
@@ -60,8 +63,8 @@ enum Action {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     const PATH: &str = "admin/datastore/{}/gc";
     match args.action {
-        Action::Start { store, waiting } => {
-            let call = Call::new(Method::POST, PATH, &[store.as_str()]);
+        Action::Start { store, fresh, waiting } => {
+            let call = Call::new(Method::POST, PATH, &[store.as_str()]).flag("fresh", fresh);
             job::run(&args.admin, &store, call, &waiting)
         }
         Action::Status { store } => {

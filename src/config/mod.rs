@@ -124,6 +124,8 @@ pub struct DatastoreSection {
     pub gc_method: String,
     /// Memory for garbage collection.
     pub gc_memory_mib: u64,
+    /// Space that is kept for garbage collection on a full disk.
+    pub gc_reserve_mib: u64,
     /// How old an access time has to be, in minutes.
     pub gc_atime_cutoff: u32,
     /// Most chunks that background work takes in a second.
@@ -267,6 +269,7 @@ fn datastore(
         owner,
         gc_method: text("gc-method"),
         gc_memory_mib: section.integer("gc-memory-mib"),
+        gc_reserve_mib: section.integer("gc-reserve-mib"),
         gc_atime_cutoff: section.integer("gc-atime-cutoff"),
         background_chunks: section.integer_opt("background.chunks-per-second").and_then(NonZeroU64::new),
         background_mib: section.integer_opt("background.mib-per-second").and_then(NonZeroU64::new),

@@ -36,6 +36,7 @@ impl DatastoreSection {
             idle_priority: self.background_idle,
             back_off: self.background_back_off,
         };
+        store.gc.reserve_bytes = self.gc_reserve_mib << 20;
         store
     }
 
@@ -93,8 +94,8 @@ mod tests {
         for method in [GcMethod::Memory, GcMethod::AccessTime] {
             let word = serde_json::to_string(&method).unwrap();
             assert_eq!(
-                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60")).0.gc,
-                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60 }
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60\ngc-reserve-mib = 9")).0.gc,
+                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60, reserve_bytes: 9 << 20 }
             );
         }
         let line =

@@ -235,6 +235,13 @@ const DATASTORE: Section = Section {
              several times.",
         ),
         key(
+            "gc-reserve-mib",
+            Kind::Integer(0, 1024),
+            "4",
+            "Space that garbage collection keeps for a full disk: the file `.ringvault-gc-reserve` in the datastore. A run that finds ample room makes it, a run \
+             that finds none removes it first. `0`: none.",
+        ),
+        key(
             "gc-atime-cutoff",
             Kind::Integer(1, 2880),
             "1445",

@@ -100,7 +100,7 @@ mod tests {
         for (state, next) in [
             (JobState::Created { time: EpochSecs(10) }, 3600),
             (JobState::Created { time: EpochSecs(3600) }, 7200),
-            (JobState::Started { upid: upid.clone() }, 7200),
+            (JobState::Started { upid: upid.clone(), again: None }, 7200),
             (
                 JobState::Finished { upid: upid.clone(), endtime: EpochSecs(9000), status: "OK".into(), updated: None },
                 7200,

@@ -17,7 +17,7 @@ use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
 use crate::http::rights::{Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
+use crate::store::{Datastore, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
 use crate::types::{AuthId, DatastoreName, Namespace, Schedule};
 
@@ -26,6 +26,9 @@ const ONE: &str = "config/datastore/{store}";
 
 /// What `gc-memory-mib` is where it is not given.
 const GC_MEMORY_MIB: u64 = 256;
+
+/// What `gc-reserve-mib` is where it is not given.
+const GC_RESERVE_MIB: u64 = GC_RESERVE_BYTES >> 20;
 
 /// A line of text.
 const LINE: ParamKind = ParamKind::line(1, 1024);
@@ -74,6 +77,11 @@ macro_rules! with_settings {
                 ParamKind::Integer { min: 4, max: 1_048_576 },
                 "Memory for the set of chunks in use."
             ),
+            ParamSpec::optional(
+                "gc-reserve-mib",
+                ParamKind::Integer { min: 0, max: 1024 },
+                "Space that is kept for garbage collection on a full disk."
+            ),
             ParamSpec::optional("background-chunks-per-second", ParamKind::Integer { min: 1, max: 1_000_000_000 }, "Chunks that jobs read, look at or remove in a second at most."),
             ParamSpec::optional("background-mib-per-second", ParamKind::Integer { min: 1, max: 1_048_576 }, "MiB that jobs read in a second at most."),
             ParamSpec::optional("background-back-off", ParamKind::Boolean, "Jobs make way for sessions."),
@@ -98,6 +106,7 @@ const KEYS: &[(&str, &str)] = &[
     ("io-threads", "io-threads"),
     ("gc-method", "gc-method"),
     ("gc-memory-mib", "gc-memory-mib"),
+    ("gc-reserve-mib", "gc-reserve-mib"),
     ("background-chunks-per-second", "background.chunks-per-second"),
     ("background-mib-per-second", "background.mib-per-second"),
     ("background-back-off", "background.back-off"),
@@ -124,6 +133,7 @@ const DELETABLE: ParamKind = ParamKind::Enum(&[
     "io-threads",
     "gc-method",
     "gc-memory-mib",
+    "gc-reserve-mib",
     "background-chunks-per-second",
     "background-mib-per-second",
     "background-back-off",
@@ -147,7 +157,8 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("workers", Shape::Integer, "Only where it is not the default, as the next."),
     Field::optional("io-threads", Shape::Integer, ""),
     Field::optional("gc-method", Shape::Text, "Only where it is not memory."),
-    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default."),
+    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default, as the next."),
+    Field::optional("gc-reserve-mib", Shape::Integer, ""),
     Field::optional("background-chunks-per-second", Shape::Integer, "Only where there is a limit, as the next."),
     Field::optional("background-mib-per-second", Shape::Integer, ""),
     Field::optional("background-back-off", Shape::Boolean, "Only where it is switched off, as the next."),
@@ -212,7 +223,7 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         returns: Returns::NULL,
         handler: |context, params| Box::pin(update(context, params)),
-        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads and gc-memory-mib need Datastore.Allocate.",
+        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads, gc-memory-mib and gc-reserve-mib need Datastore.Allocate.",
     },
     Route {
         method: Method::DELETE,
@@ -257,6 +268,7 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
     put("gc-method", (section.gc_method != "memory").then(|| section.gc_method.clone().into()));
     put("gc-memory-mib", (section.gc_memory_mib != GC_MEMORY_MIB).then(|| section.gc_memory_mib.into()));
+    put("gc-reserve-mib", (section.gc_reserve_mib != GC_RESERVE_MIB).then(|| section.gc_reserve_mib.into()));
     put("background-chunks-per-second", section.background_chunks.map(|rate| rate.get().into()));
     put("background-mib-per-second", section.background_mib.map(|rate| rate.get().into()));
     put("background-back-off", (!section.background_back_off).then_some(false.into()));
@@ -344,7 +356,8 @@ fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<(
 }
 
 /// Settings that are the machine's affair: where the daemon writes, as whom, and with how much of the machine.
-const OF_THE_MACHINE: [&str; 6] = ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib"];
+const OF_THE_MACHINE: [&str; 7] =
+    ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib", "gc-reserve-mib"];
 
 async fn update(context: RequestContext, params: Params) -> Result<Reply> {
     let name: DatastoreName = params.parsed("store")?;
@@ -612,13 +625,13 @@ mod tests {
         };
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
-                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-atime-cutoff = 5\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-reserve-mib = 0\ngc-atime-cutoff = 5\n\
                    background = { chunks-per-second = 7, mib-per-second = 8, back-off = false, idle-priority = false }\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
             "maintenance-mode": "type=offline", "tuning": "sync-level=file,gc-atime-cutoff=5", "check-append": false, "check-finish": false,
-            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8,
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "gc-reserve-mib": 0,
             "background-chunks-per-second": 7, "background-mib-per-second": 8, "background-back-off": false, "background-idle-priority": false, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);

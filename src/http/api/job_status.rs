@@ -170,7 +170,7 @@ fn add_runs(row: &mut Value, app: &App, key: &JobKey, plan: &[Planned<'_>], zone
         row["next-run"] = json!(next);
     }
     match state {
-        Some(JobState::Started { upid }) => {
+        Some(JobState::Started { upid, .. }) => {
             let known = upid.parse::<Upid>().ok().and_then(|upid| app.tasks.state(&upid));
             match known {
                 Some(TaskState::Ended(end, status)) => {

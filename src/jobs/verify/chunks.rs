@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::figures::Figures;
 use super::part::Part;
+use super::resume::Trail;
 use super::seen::Seen;
 use super::verdict::{Bad, Claim, Judged, Mismatch, judge, speaks_of_data};
 use crate::engine::ComputePool;
@@ -60,6 +61,8 @@ pub(super) struct Bench<'a> {
     pub(super) part: Part,
     pub(super) figures: Figures,
     pub(super) inode_order_min: usize,
+    /// Keeps what is seen for the run after a crash.
+    pub(super) trail: Option<Trail>,
 }
 
 /// How far the chunks of an archive are.
@@ -103,6 +106,7 @@ impl<'a> Bench<'a> {
             part: Part::All,
             figures: Figures::default(),
             inode_order_min: INODE_ORDER_MIN,
+            trail: None,
         }
     }
 
@@ -238,6 +242,20 @@ impl<'a> Bench<'a> {
             let Some(examined) = running.join_next().await else { return Ok(()) };
             let (claim, outcome) = examined.map_err(cut_off)?;
             self.take(&claim, outcome?, tally);
+            self.keep_trail().await;
+        }
+    }
+
+    fn add_verified(&mut self, claim: &Claim) {
+        if let (Some(print), Some(trail)) = (self.seen.add_verified(claim), &mut self.trail) {
+            trail.note(print);
+        }
+    }
+
+    /// Writes down what was seen, if it is time to.
+    pub(super) async fn keep_trail(&mut self) {
+        if let Some(trail) = self.trail.as_mut().filter(|trail| trail.is_due()) {
+            trail.write().await;
         }
     }
 
@@ -289,11 +307,11 @@ impl<'a> Bench<'a> {
         match mismatch {
             None => {
                 self.store.trust(digest);
-                self.seen.add_verified(claim);
+                self.add_verified(claim);
             }
             Some(mismatch) => {
                 if mismatch == (Mismatch::CryptMode { is_sound: true }) {
-                    self.seen.add_verified(&opposite(claim));
+                    self.add_verified(&opposite(claim));
                 }
                 task.log(mismatch.describe(claim));
                 tally.add(&tally.errors, 1);

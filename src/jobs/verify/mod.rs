@@ -11,6 +11,7 @@
 mod chunks;
 mod figures;
 mod part;
+mod resume;
 mod run;
 mod scope;
 mod seen;
@@ -22,5 +23,6 @@ mod tests;
 
 pub use figures::Figures;
 pub use part::{NthPart, PARTS_MAX, Part, Percent};
+pub use resume::progress_made;
 pub use run::{JOB_WORKER_TYPE, Permit, Started, Verification, everybody};
 pub use scope::{Filter, Scope};

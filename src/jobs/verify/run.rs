@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::chunks::Bench;
 use super::part::Part;
+use super::resume::Trail;
 use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
@@ -104,14 +105,7 @@ impl Verification {
         let task = tasks.start(worker_type, Some(worker_id), auth).await?;
         let upid = task.upid().clone();
         let outcome = tokio::spawn(async move {
-            let result = tokio::select! {
-                biased;
-                () = closing => {
-                    task.log("the server is shutting down");
-                    Err("task aborted".to_owned())
-                }
-                result = self.run(&task) => result,
-            };
+            let result = self.run_until(&task, closing, true).await;
             task.end(result.clone()).await;
             drop((operation, guard));
             result
@@ -142,6 +136,12 @@ impl Verification {
 
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.
     pub async fn run(&self, task: &Task) -> Result<(), String> {
+        self.run_until(task, std::future::pending(), false).await
+    }
+
+    /// The same, or until the daemon ends. With `is_kept`, what it sees is kept for the next run that is called as this one, and what one before it
+    /// has seen that was cut off is not looked at again.
+    async fn run_until(&self, task: &Task, closing: impl Future<Output = ()>, is_kept: bool) -> Result<(), String> {
         let mut bench = Bench { part: self.part, ..Bench::new(&self.store, &self.compute, task) };
         // A new backup's is the only one of a snapshot that is called so.
         let is_new = matches!(self.scope, Scope::Snapshot(..)) && task.upid().worker_type == "verify";
@@ -149,16 +149,30 @@ impl Verification {
         if !self.part.is_all() {
             task.log(format!("only {} will be read: no snapshot is called verified for that", self.part));
         }
+        if is_kept {
+            let (trail, seen, told) = Trail::begin(&self.store, task.upid()).await;
+            told.into_iter().for_each(|line| task.log(line));
+            (bench.seen, bench.trail) = (seen, Some(trail));
+        }
         let share = bench.share.clone();
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
-            () = task.aborted() => {
-                task.log("received abort request ...");
+            () = closing => Err("the server is shutting down"),
+            () = task.aborted() => Err("received abort request ..."),
+            walked = told(&share, task, self.walk(&mut bench, &mut failures)) => Ok(walked),
+        };
+        let is_through = matches!(walked, Ok(Ok(())));
+        if let Some(trail) = bench.trail.take() {
+            if is_through { trail.end().await } else { trail.cut_off().await }
+        }
+        let walked = match walked {
+            Ok(walked) => walked,
+            Err(why) => {
+                task.log(why);
                 task.figures(&bench.figures);
                 return Err("task aborted".to_owned());
             }
-            walked = told(&share, task, self.walk(&mut bench, &mut failures)) => walked,
         };
         self.store.engine().buffers().release();
         task.figures(&bench.figures);

@@ -70,7 +70,17 @@ impl Bench<'_> {
         };
         let loaded = store.load_manifest(ns, snapshot).await;
         let state = loaded.as_ref().ok().and_then(|loaded| loaded.manifest.verify_state());
+        let is_ours = |state: &VerifyState| self.trail.as_ref().is_some_and(|trail| trail.is_ours(&state.upid));
+        let done = state.as_ref().filter(|state| is_ours(state)).map(|state| state.state);
         let outcome = match loaded {
+            _ if done == Some(VerifyOutcome::Ok) => {
+                task.log(format!("SKIPPED: verify {shown} (verified by the run that was cut off)"));
+                Ok(Outcome::Skipped)
+            }
+            _ if done == Some(VerifyOutcome::Failed) => {
+                task.log(format!("SKIPPED: verify {shown} (failed in the run that was cut off, see its log)"));
+                Ok(Outcome::Failed)
+            }
             _ if !filter.wants(state.as_ref(), store.clock().now()) => {
                 task.log(format!("SKIPPED: verify {shown} (recently verified)"));
                 Ok(Outcome::Skipped)
@@ -83,6 +93,7 @@ impl Bench<'_> {
             }
         };
         lease.release().await;
+        self.keep_trail().await;
         outcome
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use crate::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot, Upid};
 
 mod hostile;
 mod partial;
+mod resume;
 
 const T0: i64 = 1_717_597_418;
 const ARCHIVE: &str = "root.pxar.didx";
@@ -40,6 +41,8 @@ struct Watcher {
     /// What happens when something with this in its path is looked at after a chunk was opened.
     when: OnceLock<(String, Box<dyn Fn() + Send + Sync>)>,
     chunk_seen: AtomicBool,
+    /// Openings of chunks from the next one on, after which they are held up.
+    hold_behind: AtomicUsize,
 }
 
 impl fmt::Debug for Watcher {
@@ -92,6 +95,11 @@ impl Fault for Watcher {
         *self.opened.lock().entry(name.to_owned()).or_default() += 1;
         if name.len() == 64 {
             self.chunk_seen.store(true, Ordering::SeqCst);
+        }
+        if name.len() == 64
+            && self.hold_behind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) == Ok(1)
+        {
+            self.hold.store(true, Ordering::SeqCst);
         }
         while self.hold.load(Ordering::SeqCst) && name.len() == 64 {
             std::thread::sleep(std::time::Duration::from_millis(1));

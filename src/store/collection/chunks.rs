@@ -56,8 +56,8 @@ pub struct DirListing {
 pub struct ChunkDirs {
     /// Those that are there, in order.
     pub present: Vec<u16>,
-    /// Live chunks that belong into one of the others.
-    pub unmet: u64,
+    /// Those of the others into which live chunks belong, with how many of them, in order.
+    pub unmet: Vec<(u16, u64)>,
 }
 
 /// Which live chunks are looked at all the same.
@@ -194,10 +194,12 @@ fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
     let covered = live.prefixes();
     // A symbolic link may lead to one.
     let there = entries.iter().filter(|e| e.kind != FileKind::File).filter_map(|e| prefix(&e.name));
-    let mut dirs = ChunkDirs { present: there.filter(|p| covered.contains(&u32::from(*p))).collect(), unmet: 0 };
+    let mut dirs =
+        ChunkDirs { present: there.filter(|p| covered.contains(&u32::from(*p))).collect(), unmet: Vec::new() };
     dirs.present.sort_unstable();
     let absent = |prefix: &u16| dirs.present.binary_search(prefix).is_err();
-    dirs.unmet = covered.filter_map(|p| u16::try_from(p).ok()).filter(absent).map(|p| live.unmet_count(p)).sum();
+    let unmet = covered.filter_map(|p| u16::try_from(p).ok()).filter(absent).map(|p| (p, live.unmet_count(p)));
+    dirs.unmet = unmet.filter(|(_, count)| *count > 0).collect();
     Ok(dirs)
 }
 
@@ -292,7 +294,7 @@ fn remove_one(disk: &Disk, shared: &Shared, name: ChunkName, older_than: EpochSe
     if stat.accessed >= older_than {
         return Ok(Removed::Younger(stat));
     }
-    match disk.unlink(&path) {
+    match shared.run.with_reserve(disk, || disk.unlink(&path)) {
         Ok(()) => Ok(Removed::Yes { bytes: stat.size_bytes }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Removed::Vanished),
         Err(e) => Err(failed("unable to remove chunk", &path, e)),

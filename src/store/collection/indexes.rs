@@ -194,7 +194,7 @@ fn touch(disk: &Disk, shared: &Shared, digests: &[Digest]) -> Result<()> {
     for digest in digests {
         shared.run.go_on()?;
         let path = shared.run.store.layout.chunk(digest);
-        match disk.touch(&path) {
+        match shared.run.with_reserve(disk, || disk.touch(&path)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("unable to touch chunk", &path, e)),
             _ => {}
         }

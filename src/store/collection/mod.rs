@@ -13,6 +13,8 @@
 mod access_time;
 mod chunks;
 mod indexes;
+mod progress;
+mod reserve;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,9 +27,8 @@ use super::Datastore;
 use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};
 use super::datastore::Inner;
-use super::durable::Weight;
 use super::explain::failed;
-use super::layout::{CHUNK_DIR_COUNT, GC_STATUS_FILE};
+use super::layout::CHUNK_DIR_COUNT;
 use super::live_set::LiveSet;
 use super::operations::{Operation, OperationGuard};
 use super::process_lock::Exclusion;
@@ -53,6 +54,7 @@ struct Run {
     /// What reads only.
     background: Engine,
     share: Share,
+    reserve: reserve::Reserve,
 }
 
 /// One pass over some of the chunk directories.
@@ -87,6 +89,7 @@ impl Datastore {
             stop: watch::Sender::new(false),
             background: self.inner.engine.in_background(),
             share: self.inner.budget.share(rate),
+            reserve: reserve::Reserve::default(),
         };
         Ok(Collection { run: Arc::new(run) })
     }
@@ -189,17 +192,6 @@ impl Collection {
         self.run.go_on()?;
         let run = Arc::clone(&self.run);
         self.run.engine().run(move |disk| run.confirm_place(disk)).await?
-    }
-
-    /// Stores the status of a complete run.
-    pub async fn write_status(&self, status: Vec<u8>) -> Result<()> {
-        let run = Arc::clone(&self.run);
-        let written = self.run.engine().run(move |disk| {
-            let path = run.store.layout.base().join(GC_STATUS_FILE);
-            let put = run.store.durable.put(disk, &path, &status, Weight::Payload);
-            put.map_err(|e| failed("unable to write", &path, e))
-        });
-        written.await?
     }
 
     /// Gives the right back, and waits until other processes see that. Work that an abandoned caller left behind keeps it until it is over.

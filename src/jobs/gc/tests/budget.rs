@@ -29,7 +29,7 @@ async fn a_collection_that_waits_stops_when_it_is_asked_to() {
     let task = scene.task().await;
     let collection = begin(&scene.store).await.unwrap();
     let closing = tokio::time::sleep(Duration::from_millis(20));
-    let error = run(&scene.store, collection, &task, closing).await.unwrap_err();
+    let error = run(&scene.store, Manner::default(), collection, &task, closing).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Closed);
     task.end(Ok(())).await;
     assert_eq!(scene.chunks().len(), 33);
