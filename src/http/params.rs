@@ -110,6 +110,13 @@ impl ParamKind {
     pub const BACKUP_TYPE: Self = Self::Enum(&["vm", "ct", "host"]);
     /// Seconds since the epoch, from 1 to the day before the last of the year 9999: what has a name in a datastore.
     pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: 253_402_207_200 };
+    /// The name of a task: 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
+    pub const UPID: Self = Self::Text {
+        pattern: r"^UPID:([a-zA-Z0-9]([a-zA-Z0-9\-]*[a-zA-Z0-9])?):([0-9A-Fa-f]{8}):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,16}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s]+):$",
+        min: 36,
+        max: 4096,
+        matches: |text| types::Upid::from_str(text).is_ok(),
+    };
     /// A namespace, the empty text for the root.
     pub const NAMESPACE: Self = Self::Text {
         pattern: r"^([A-Za-z0-9_][A-Za-z0-9._\-]*(/[A-Za-z0-9_][A-Za-z0-9._\-]*){0,6})?$",

@@ -225,7 +225,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "admin/datastore/{store}/report",
         access: Access::Store(AUDIT),
         body: BodyUse::Parameters,
-        params: &[STORE, ParamSpec::required("upid", ParamKind::ANY_TEXT, "The task, which the asker has started.")],
+        params: &[STORE, ParamSpec::required("upid", ParamKind::UPID, "The task, which the asker has started.")],
         returns: Returns::Data(Shape::OneOf(&[SNAPSHOT_REPORT, CHUNKS_REPORT])),
         handler: |context, params| Box::pin(report(context, params)),
         about: "What a task of `inspect` or `chunk-report` found. The last eight are kept while the daemon runs.",

@@ -34,17 +34,7 @@ pub(super) const NODE: ParamSpec = ParamSpec::required(
     "Any name: there is one node.",
 );
 
-/// 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
-const UPID: ParamSpec = ParamSpec::required(
-    "upid",
-    ParamKind::Text {
-        pattern: r"^UPID:([a-zA-Z0-9]([a-zA-Z0-9\-]*[a-zA-Z0-9])?):([0-9A-Fa-f]{8}):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,16}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s]+):$",
-        min: 36,
-        max: 4096,
-        matches: |text| text.parse::<Upid>().is_ok(),
-    },
-    "Name of the task.",
-);
+const UPID: ParamSpec = ParamSpec::required("upid", ParamKind::UPID, "Name of the task.");
 
 /// Whoever may see a task: also those who may give such work to the datastore themselves.
 const SEEN: RowFilter = RowFilter {

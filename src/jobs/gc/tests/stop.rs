@@ -125,8 +125,11 @@ async fn the_search_for_who_names_what_is_missing_ends_as_well() {
     assert!(scene.tasks.abort(&upid));
     is_aborted(running).await;
     naming.open();
-    while begin(&scene.store).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    loop {
+        match begin(&scene.store).await {
+            Ok(collection) => break collection.end().await,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+        }
     }
     let after = fault.count.load(Ordering::SeqCst);
     assert!(after - before <= 4, "{before} {after}: that index, and what writes down how far it was");
