@@ -215,7 +215,7 @@ async fn collect(world: Arc<World>, mut stopped: tokio::sync::watch::Receiver<bo
         };
         let task = world.tasks.start(gc::WORKER_TYPE, Some("bench".into()), &owner()).await.unwrap();
         let closing = async { drop(stopped.wait_for(|stop| *stop).await) };
-        let result = gc::run(&world.store, collection, &task, closing).await;
+        let result = gc::run(&world.store, gc::Manner::Fresh, collection, &task, closing).await;
         world.collections.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
         task.end(Ok(())).await;
     }
