@@ -104,7 +104,7 @@ fn chunk_path(i: usize) -> PathBuf {
 
 fn run(cell: &Cell<'_>, batches: &[Vec<PathBuf>], rivals: &[Rival]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(cell.root).unwrap()));
+    let dir = Arc::new(DirFd::from(OwnedFd::from(std::fs::File::open(cell.root).unwrap())));
     let mut all: Vec<Series> = vec![Series::default(); rivals.len()];
     for n in 0..cell.rounds + ROUNDS_BEFORE {
         for (at, (_, engine)) in rivals.iter().enumerate() {

@@ -5,3 +5,6 @@ pub mod gc;
 pub mod prune;
 pub mod state;
 pub mod verify;
+
+#[cfg(test)]
+mod crash_states;
