@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringvault::engine::{Class, Engine, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineConfig, StatBatch, StatName};
 use slowfs::{Behaviour, SlowFs};
 use support::drop_caches;
 

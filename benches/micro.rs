@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ringvault::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
 use ringvault::format::blob::{self, Compression, CrcPolicy};
 use ringvault::format::dynamic_index::{self, DynamicEntry, DynamicScan};
 use ringvault::format::fixed_index;

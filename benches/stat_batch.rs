@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringvault::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
 use slowfs::{Behaviour, SlowFs};
 use support::{Series, drop_caches, measure};
 

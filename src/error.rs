@@ -97,7 +97,8 @@ impl Error {
     /// Puts `context - ` before the text, keeping kind and cause.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        self.message = format!("{context} - {}", self.message);
+        self.message =
+            if self.message.is_empty() { context.to_string() } else { format!("{context} - {}", self.message) };
         self
     }
 
@@ -108,16 +109,22 @@ impl Error {
 
     /// The kernel's error number below this error, if the kernel caused it.
     pub fn errno(&self) -> Option<i32> {
-        self.source.as_ref()?.downcast_ref::<io::Error>()?.raw_os_error()
+        self.cause::<io::Error>()?.raw_os_error()
+    }
+
+    /// The cause right below this error, if it is of that type.
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.source.as_ref()?.downcast_ref()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
         match &self.source {
-            Some(source) => write!(f, " - {source}"),
-            None => Ok(()),
+            // The cause says it all.
+            Some(source) if self.message.is_empty() => source.fmt(f),
+            Some(source) => write!(f, "{} - {source}", self.message),
+            None => f.write_str(&self.message),
         }
     }
 }
@@ -162,5 +169,13 @@ mod tests {
         assert_eq!(e.to_string(), "append failed - open \"x\" - No such file or directory (os error 2)");
         assert_eq!(e.kind(), Kind::Io);
         assert_eq!(e.errno(), Some(2));
+    }
+
+    #[test]
+    fn a_cause_that_says_it_all_is_found_again_and_said_once() {
+        let e = Error::invalid("").with_source(fmt::Error);
+        assert_eq!(e.to_string(), fmt::Error.to_string());
+        assert!(e.cause::<fmt::Error>().is_some() && e.cause::<io::Error>().is_none());
+        assert_eq!(e.context("answer").to_string(), format!("answer - {}", fmt::Error));
     }
 }

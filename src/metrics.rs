@@ -332,10 +332,14 @@ const GROUP: &[&str] = &["datastore", "namespace", "backup_type", "backup_id"];
 /// All metrics, sorted by name.
 pub static METRICS: &[&Metric] = &[
     &PROCESS_START_TIME,
+    &BACKGROUND_LEVEL,
+    &BACKGROUND_WAITED,
     &BUILD_INFO,
     &AVAILABLE_BYTES,
     &CENSUS_DURATION,
     &CENSUS_TIME,
+    &DOUBTED_CHUNKS,
+    &DATASTORE_FAILED,
     &DATASTORE_GROUPS,
     &DATASTORE_READABLE,
     &SIZE_BYTES,
@@ -357,6 +361,7 @@ pub static METRICS: &[&Metric] = &[
     &GC_PENDING_BYTES,
     &GC_REMOVED_BYTES,
     &GC_BAD_CHUNKS,
+    &GROUP_FAILED,
     &GROUP_NEWEST,
     &GROUP_SNAPSHOTS,
     &HTTP_REQUESTS,
@@ -379,6 +384,18 @@ pub static METRICS: &[&Metric] = &[
     &TASKS,
 ];
 
+/// How far jobs make way.
+pub static BACKGROUND_LEVEL: Metric = Metric::gauge(
+    "ringvault_background_back_off_level",
+    &["datastore"],
+    "How far jobs make way for sessions now: 0 not at all, each number half as much work at a time as the one before, 8 at most.",
+);
+/// How long jobs waited.
+pub static BACKGROUND_WAITED: Metric = Metric::counter(
+    "ringvault_background_waited_seconds_total",
+    &["datastore", "cause"],
+    "How long jobs were held back: for backups (and other sessions), or for the rate that is set. Jobs that wait at the same time count each.",
+);
 /// Version of the program.
 pub static BUILD_INFO: Metric =
     Metric::gauge("ringvault_build_info", &["version"], "Always 1; the version that runs is in the label.");
@@ -499,7 +516,7 @@ pub static ENGINE_CHECKS: Metric = Metric::counter(
 pub static ENGINE_BATCHES: Metric = Metric::counter(
     "ringvault_engine_batches_total",
     &["datastore", "class"],
-    "Batches of presence checks answered: interactive for appends, sweep for everything else.",
+    "Batches of presence checks answered: interactive for appends, sweep for finishes and preflights, background for jobs.",
 );
 /// Submissions.
 pub static ENGINE_RING_SUBMISSIONS: Metric = Metric::counter(
@@ -541,6 +558,18 @@ pub static DATASTORE_SNAPSHOTS: Metric = Metric::gauge(
     &["datastore"],
     "Snapshots, all namespaces together, those under way included.",
 );
+/// Snapshots that are known to be bad.
+pub static DATASTORE_FAILED: Metric = Metric::gauge(
+    "ringvault_datastore_failed_snapshots",
+    &["datastore"],
+    "Snapshots whose last verification failed, or that a known-chunk check has marked, all namespaces together; absent until all have been looked at once.",
+);
+/// Chunks that are known to be bad.
+pub static DOUBTED_CHUNKS: Metric = Metric::gauge(
+    "ringvault_datastore_doubted_chunks",
+    &["datastore"],
+    "Chunks that a check or verification has found missing or bad and that were neither written anew nor verified since, at most 65536. Counted from the opening of the datastore.",
+);
 /// When it was looked at.
 pub static CENSUS_TIME: Metric = Metric::gauge(
     "ringvault_datastore_census_timestamp_seconds",
@@ -553,6 +582,12 @@ pub static CENSUS_DURATION: Metric =
 /// Snapshots of a group.
 pub static GROUP_SNAPSHOTS: Metric =
     Metric::gauge("ringvault_group_snapshots", GROUP, "Snapshots of a group, those under way included.");
+/// Those that are known to be bad.
+pub static GROUP_FAILED: Metric = Metric::gauge(
+    "ringvault_group_failed_snapshots",
+    GROUP,
+    "Snapshots of a group whose last verification failed, or that a known-chunk check has marked; absent until all have been looked at once.",
+);
 /// Newest of a group.
 pub static GROUP_NEWEST: Metric = Metric::gauge(
     "ringvault_group_newest_snapshot_timestamp_seconds",

@@ -339,8 +339,12 @@ mod tests {
             ("u@pbs", "wrong", false),
             ("u@pbs", "PBS:rubbish", false),
             ("nosuch@pbs", "12345", false),
-            // A ticket is for its own user.
+            // A ticket is for its own user, its own time and its own server.
             ("admin@pbs", &*ticket, false),
+            ("u@pbs", &*keys.tickets.issue_ticket(&user, EpochSecs(NOW.0 - 7201), ""), false),
+            ("u@pbs", &*keys.tickets.issue_ticket(&user, EpochSecs(NOW.0 + 301), ""), false),
+            ("u@pbs", &ticket[..ticket.len() - 1], false),
+            ("u@pbs", &*TicketKeys::new(vec![9; 32], vec![2; 32]).issue_ticket(&user, NOW, ""), false),
             // No password is set.
             ("admin@pbs", "", false),
         ] {

@@ -35,11 +35,16 @@ pub struct Users {
 impl Users {
     /// Makes a user who cannot log in until there is a password.
     pub fn create_user(&mut self, user: &Userid, change: &AccountChange) -> Result<()> {
-        if ![REALM_PBS, REALM_PAM].contains(&user.realm()) {
-            let text = format!("{user} is of an unknown realm: {REALM_PBS} and {REALM_PAM} are known");
-            return Err(Error::invalid(text));
-        }
+        Self::check_realm(user)?;
         self.create(user.clone().into(), change, None)
+    }
+
+    /// Refuses a user whose realm is not known here.
+    pub fn check_realm(user: &Userid) -> Result<()> {
+        if [REALM_PBS, REALM_PAM].contains(&user.realm()) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{user} is of an unknown realm: {REALM_PBS} and {REALM_PAM} are known")))
     }
 
     /// Makes a token of an existing user.

@@ -7,14 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::client::{Output, print_text};
+use super::follow::{Interrupt, follow};
 use crate::daemon::{Administration, administer};
 use crate::engine::Engine;
 use crate::error::{Error, IoContext, Result};
@@ -22,12 +22,6 @@ use crate::types::DatastoreName;
 
 /// Longest password that is read: the API takes no longer one.
 const PASSWORD_BYTES_MAX: u64 = 4096;
-
-/// How often a task that is waited for is looked at.
-const TASK_LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Lines of a task's log fetched at a time, as clients do.
-const LOG_LINES: usize = 500;
 
 /// Which server, and how its answers are shown.
 #[derive(clap::Args, Debug)]
@@ -46,7 +40,7 @@ pub struct Admin {
 }
 
 /// How an answer is shown to people.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Nothing but success.
     Nothing,
@@ -58,6 +52,8 @@ pub(super) enum Shown {
     Fields,
     /// The name of a task, which is waited for.
     Task,
+    /// The same, of one that leaves a report.
+    Report,
 }
 
 /// A call: method, path below `/api2/json/`, parameters.
@@ -77,6 +73,11 @@ impl Call {
             format!("{left}{}{right}", utf8_percent_encode(part, NON_ALPHANUMERIC))
         });
         Self { method, path: filled.unwrap_or_default(), params: Map::new() }
+    }
+
+    /// Makes it: `data` and what stands beside it.
+    pub(super) async fn make(self, administration: &Administration) -> Result<Value> {
+        administration.call(self.method, &self.path, &Value::Object(self.params)).await
     }
 
     /// With a parameter, if there is a value.
@@ -107,25 +108,54 @@ impl Admin {
         shown: Shown,
         pick: impl FnOnce(Vec<Value>) -> Option<Value>,
     ) -> Result<ExitCode> {
+        let answers = self.with(store, async |administration| work(administration, calls, shown).await)?;
+        print_text(&self.show(&pick(answers).unwrap_or_default(), shown))
+    }
+
+    /// Makes a call that starts a task, repeats its log on standard error, and returns the report that it leaves behind.
+    pub(super) fn report(&self, store: &DatastoreName, call: Call) -> Result<Value> {
+        self.with(Some(store), async |administration| {
+            let upid = work(administration, vec![call], Shown::Report).await?.pop().unwrap_or_default();
+            let call = Call::new(Method::GET, "admin/datastore/{}/report", &[store.as_str()]).with("upid", Some(upid));
+            Ok(work(administration, vec![call], Shown::Fields).await?.pop().unwrap_or_default())
+        })
+    }
+
+    /// Whether the answer is to be printed for programs.
+    pub(super) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Does something with the server, or in its place. `store` is the datastore that this needs open.
+    pub(super) fn with<T>(
+        &self,
+        store: Option<&DatastoreName>,
+        work: impl AsyncFnOnce(&Administration) -> Result<T>,
+    ) -> Result<T> {
         self.become_owner()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.io_context(|| "start the runtime")?;
-        let done: Result<(Result<Vec<Value>>, Vec<Engine>)> = runtime.block_on(async {
+        let done: Result<(Result<T>, Vec<Engine>)> = runtime.block_on(async {
             let administration = administer(&self.data_dir, self.config.as_deref(), store).await?;
-            let answer = work(&administration, calls, shown).await;
+            let answer = work(&administration).await;
             Ok((answer, administration.close().await))
         });
         // As when a daemon ends: what is given away to be removed is done before the engines end.
         drop(runtime);
         let (answer, engines) = done?;
         engines.iter().for_each(Engine::shutdown);
-        print_text(&self.show(&pick(answer?).unwrap_or_default(), shown))
+        answer
     }
 
-    fn show(&self, answer: &Value, shown: Shown) -> String {
+    /// How answers are printed.
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
+    pub(super) fn show(&self, answer: &Value, shown: Shown) -> String {
         match (self.output, shown) {
             (Output::Json, _) => format!("{answer:#}\n"),
-            (Output::Text, Shown::Nothing | Shown::Task) => String::new(),
+            (Output::Text, Shown::Nothing | Shown::Task | Shown::Report) => String::new(),
             (Output::Text, Shown::Text) => format!("{}\n", plain(answer)),
             (Output::Text, Shown::Table(columns)) => table(answer, columns),
             (Output::Text, Shown::Fields) => {
@@ -152,43 +182,24 @@ impl Admin {
 async fn work(administration: &Administration, calls: Vec<Call>, shown: Shown) -> Result<Vec<Value>> {
     let mut answers = Vec::new();
     for call in calls {
-        let mut answer = administration.call(call.method, &call.path, &Value::Object(call.params)).await?;
+        let mut answer = call.make(administration).await?;
         answers.push(answer["data"].take());
     }
-    if let (Shown::Task, Some(upid)) = (shown, answers.last()) {
-        follow(administration, &plain(upid)).await?;
+    let Some(upid) = answers.last().map(plain) else { return Ok(answers) };
+    match shown {
+        Shown::Task => follow(administration, &upid, Interrupt::Leaves, |_| true).await?.check(&upid)?,
+        // The list of a report is its own answer.
+        Shown::Report => {
+            let is_no_item = |line: &str| !line.contains(": \t");
+            follow(administration, &upid, Interrupt::Stops, is_no_item).await?.check(&upid)?;
+        }
+        _ => {}
     }
     Ok(answers)
 }
 
-/// Waits for a task and repeats its log on standard error; its failure is ours.
-async fn follow(administration: &Administration, upid: &str) -> Result<()> {
-    let mut start = 1;
-    loop {
-        let mut call = Call::new(Method::GET, "nodes/localhost/tasks/{}/log", &[upid]).with("start", Some(start));
-        call = call.with("limit", Some(LOG_LINES)).with("test-status", Some(true));
-        let log = administration.call(call.method, &call.path, &Value::Object(call.params)).await?;
-        let lines = log["data"].as_array().map_or(&[] as &[Value], Vec::as_slice);
-        for line in lines {
-            start = line["n"].as_u64().unwrap_or(0) + 1;
-            eprintln!("{}", line["t"].as_str().unwrap_or_default());
-        }
-        if log["active"] != json!(true) && start > log["total"].as_u64().unwrap_or(0) {
-            break;
-        }
-        if lines.is_empty() {
-            tokio::time::sleep(TASK_LOOK_INTERVAL).await;
-        }
-    }
-    let status = Call::new(Method::GET, "nodes/localhost/tasks/{}/status", &[upid]);
-    let status = administration.call(status.method, &status.path, &json!({})).await?;
-    match status["data"]["exitstatus"].as_str() {
-        Some(text) if text == "OK" || text.starts_with("WARNINGS") => Ok(()),
-        other => Err(Error::invalid(format!("the task {upid} failed: {}", other.unwrap_or("its end is unknown")))),
-    }
-}
-
-fn plain(value: &Value) -> String {
+/// A value as people read it.
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -258,6 +269,7 @@ fn ask(prompt: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn paths_are_escaped_and_lists_are_tables() {

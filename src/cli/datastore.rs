@@ -126,6 +126,21 @@ struct Settings {
     /// Memory for the set of chunks in use, in MiB
     #[arg(long, value_name = "MIB")]
     gc_memory_mib: Option<u32>,
+    /// Chunks that jobs read, look at or remove in a second at most
+    #[arg(long, value_name = "COUNT")]
+    background_chunks_per_second: Option<u64>,
+    /// MiB that jobs read in a second at most
+    #[arg(long, value_name = "MIB")]
+    background_mib_per_second: Option<u32>,
+    /// Jobs make way for sessions: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    background_back_off: Option<bool>,
+    /// What jobs read has the I/O priority idle: true or false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    background_idle_priority: Option<bool>,
+    /// Space that is kept for garbage collection on a full disk, in MiB
+    #[arg(long, value_name = "MIB")]
+    gc_reserve_mib: Option<u32>,
     /// Owner and group of new files, as UID:GID, when the daemon runs as root
     #[arg(long, value_name = "UID:GID")]
     owner: Option<String>,
@@ -153,6 +168,11 @@ impl Settings {
             .with("io-threads", self.io_threads)
             .with("gc-method", self.gc_method)
             .with("gc-memory-mib", self.gc_memory_mib)
+            .with("background-chunks-per-second", self.background_chunks_per_second)
+            .with("background-mib-per-second", self.background_mib_per_second)
+            .with("background-back-off", self.background_back_off)
+            .with("background-idle-priority", self.background_idle_priority)
+            .with("gc-reserve-mib", self.gc_reserve_mib)
             .with("owner", self.owner)
             .with("manifest-lock-dir", self.manifest_lock_dir)
     }

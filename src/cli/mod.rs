@@ -12,12 +12,21 @@ pub mod bench;
 mod client;
 pub mod config;
 pub mod datastore;
+mod follow;
+pub mod gc;
+pub mod history;
+mod job;
 pub mod namespace;
+pub mod prune;
+pub mod inspect;
+pub mod repair;
 pub mod restore;
 pub mod serve;
 pub mod snapshots;
+pub mod task;
 pub mod token;
 pub mod user;
+pub mod verify;
 
 /// A backup server for hosts with limited I/O, and a small client for it
 #[derive(Parser, Debug)]
@@ -33,6 +42,13 @@ enum Command {
     Config(config::Args),
     Datastore(datastore::Args),
     Namespace(namespace::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
+    Prune(prune::Args),
+    History(history::Args),
+    Task(task::Args),
+    Inspect(inspect::Args),
+    Repair(repair::Args),
     User(user::Args),
     Token(token::Args),
     Acl(acl::Args),
@@ -50,6 +66,13 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Datastore(args) => datastore::run(args),
         Command::Namespace(args) => namespace::run(args),
+        Command::Gc(args) => gc::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Prune(args) => prune::run(args),
+        Command::History(args) => history::run(args),
+        Command::Task(args) => task::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
         Command::Acl(args) => acl::run(args),

@@ -43,6 +43,8 @@ pub struct VerifyJobSection {
     pub ignore_verified: bool,
     /// But not what was verified more than so many days ago.
     pub outdated_after: Option<u64>,
+    /// One of so many parts of the chunks, another one each day, of all snapshots.
+    pub parts: Option<u32>,
 }
 
 /// The keys of [`PruneJobSection::keep`], in its order.
@@ -62,6 +64,7 @@ pub(super) fn verify_job(section: &RawSection, source: Source<'_>) -> Result<Ver
         job: job(section, source)?,
         ignore_verified: section.boolean("ignore-verified"),
         outdated_after: section.integer_opt("outdated-after"),
+        parts: section.integer_opt("parts"),
     })
 }
 
@@ -116,7 +119,7 @@ mod tests {
     fn sections_of_jobs() {
         let text = "[[prune-job]]\nid = \"nightly\"\nstore = \"main\"\nns = \"a/b\"\nmax-depth = 1\nkeep-last = 3\nkeep-yearly = 1\n\
                     schedule = \"mon 02:30\"\ncomment = \"c\"\ndisable = true\n[[prune-job]]\nid = \"all\"\nstore = \"main\"\n\
-                    [[verify-job]]\nid = \"nightly\"\nstore = \"main\"\noutdated-after = 30\n";
+                    [[verify-job]]\nid = \"nightly\"\nstore = \"main\"\noutdated-after = 30\nparts = 31\n";
         let config = read(text).unwrap();
         let [first, second] = &config.prune_jobs[..] else { panic!() };
         assert_eq!((first.keep, first.disable), ([3, 0, 0, 0, 0, 1], true));
@@ -124,7 +127,7 @@ mod tests {
         assert_eq!(first.job.schedule_text.as_deref(), Some("mon 02:30"));
         assert_eq!((second.job.max_depth, second.job.schedule.is_some(), second.disable), (None, false, false));
         let verify = &config.verify_jobs[0];
-        assert_eq!((verify.ignore_verified, verify.outdated_after), (true, Some(30)));
+        assert_eq!((verify.ignore_verified, verify.outdated_after, verify.parts), (true, Some(30), Some(31)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod schema;
 mod stores;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -123,8 +124,18 @@ pub struct DatastoreSection {
     pub gc_method: String,
     /// Memory for garbage collection.
     pub gc_memory_mib: u64,
+    /// Space that is kept for garbage collection on a full disk.
+    pub gc_reserve_mib: u64,
     /// How old an access time has to be, in minutes.
     pub gc_atime_cutoff: u32,
+    /// Most chunks that background work takes in a second.
+    pub background_chunks: Option<NonZeroU64>,
+    /// Most MiB that it reads in a second.
+    pub background_mib: Option<NonZeroU64>,
+    /// Whether it makes way for sessions.
+    pub background_back_off: bool,
+    /// Whether its reads are idle for the disk.
+    pub background_idle: bool,
     /// Where manifest locks lie.
     pub manifest_lock_dir: Option<PathBuf>,
     /// The same, taken apart.
@@ -258,7 +269,12 @@ fn datastore(
         owner,
         gc_method: text("gc-method"),
         gc_memory_mib: section.integer("gc-memory-mib"),
+        gc_reserve_mib: section.integer("gc-reserve-mib"),
         gc_atime_cutoff: section.integer("gc-atime-cutoff"),
+        background_chunks: section.integer_opt("background.chunks-per-second").and_then(NonZeroU64::new),
+        background_mib: section.integer_opt("background.mib-per-second").and_then(NonZeroU64::new),
+        background_back_off: section.boolean("background.back-off"),
+        background_idle: section.boolean("background.idle-priority"),
         manifest_lock_dir: path(section, "manifest-lock-dir", data_dir),
         gc_event,
     })

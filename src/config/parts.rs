@@ -1,8 +1,12 @@
 //! Sections of the file → what store and engine are told. Pure.
 
+use std::num::NonZeroU64;
+
 use super::DatastoreSection;
 use crate::engine::{EngineChoice, EngineConfig};
-use crate::store::{CheckSwitches, DatastoreConfig, GcMethod, SyncLevel};
+use crate::store::{BackgroundConfig, CheckSwitches, DatastoreConfig, GcMethod, Rate, SyncLevel};
+
+const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not 0");
 
 impl DatastoreSection {
     /// What the store is told.
@@ -26,6 +30,13 @@ impl DatastoreSection {
         };
         store.gc.memory_max = self.gc_memory_mib << 20;
         store.gc.cutoff_minutes = self.gc_atime_cutoff;
+        let bytes = self.background_mib.map(|mib| mib.saturating_mul(MIB));
+        store.background = BackgroundConfig {
+            rate: Rate { chunks: self.background_chunks, bytes },
+            idle_priority: self.background_idle,
+            back_off: self.background_back_off,
+        };
+        store.gc.reserve_bytes = self.gc_reserve_mib << 20;
         store
     }
 
@@ -83,10 +94,14 @@ mod tests {
         for method in [GcMethod::Memory, GcMethod::AccessTime] {
             let word = serde_json::to_string(&method).unwrap();
             assert_eq!(
-                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60")).0.gc,
-                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60 }
+                read(&format!("gc-method = {word}\ngc-memory-mib = 7\ngc-atime-cutoff = 60\ngc-reserve-mib = 9")).0.gc,
+                GcConfig { method, memory_max: 7 << 20, cutoff_minutes: 60, reserve_bytes: 9 << 20 }
             );
         }
+        let line =
+            "background = { chunks-per-second = 9, mib-per-second = 3, back-off = false, idle-priority = false }";
+        let rate = Rate { chunks: NonZeroU64::new(9), bytes: NonZeroU64::new(3 << 20) };
+        assert_eq!(read(line).0.background, BackgroundConfig { rate, idle_priority: false, back_off: false });
         let (store, _) = read("checks = { append = false, preflight = false }\nowner = \"1:2\"\ncomment = \"c\"");
         assert_eq!(store.checks, CheckSwitches { append: false, finish: true, preflight: false });
         assert_eq!((store.owner, store.comment.as_deref()), (Some((1, 2)), Some("c")));
@@ -103,6 +118,8 @@ mod tests {
             ("path = \"p\"\ncomment = \"c\"", true),
             ("path = \"p\"\nsync-level = \"none\"", true),
             ("path = \"p\"\nchecks.finish = false", true),
+            ("path = \"p\"\nbackground.chunks-per-second = 1", true),
+            ("path = \"p\"\nbackground.idle-priority = false", true),
             ("path = \"q\"", false),
             ("path = \"p\"\nowner = \"1:1\"", false),
             ("path = \"p\"\nmanifest-lock-dir = \"l\"", false),

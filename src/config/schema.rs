@@ -235,11 +235,44 @@ const DATASTORE: Section = Section {
              several times.",
         ),
         key(
+            "gc-reserve-mib",
+            Kind::Integer(0, 1024),
+            "4",
+            "Space that garbage collection keeps for a full disk: the file `.ringvault-gc-reserve` in the datastore. A run that finds ample room makes it, a run \
+             that finds none removes it first. `0`: none.",
+        ),
+        key(
             "gc-atime-cutoff",
             Kind::Integer(1, 2880),
             "1445",
             "Garbage collection keeps every chunk that was used in so many minutes before it, and whatever a running backup may need. Less than \
              1445 only where every use of a file sets its access time: `relatime` mounts do so once a day.",
+        ),
+        key(
+            "background.chunks-per-second",
+            Kind::Integer(1, 1_000_000_000),
+            "",
+            "How many chunks garbage collection, verification and prune together read, look at or remove in a second at most; a directory, and a \
+             MiB of an index, count as one each. No limit unless given.",
+        ),
+        key(
+            "background.mib-per-second",
+            Kind::Integer(1, 1_048_576),
+            "",
+            "How many MiB of chunks and indexes they read in a second at most. No limit unless given.",
+        ),
+        key(
+            "background.back-off",
+            Kind::Boolean,
+            "true",
+            "They make way for sessions: by how long appends take, and by the I/O pressure that the kernel tells. Without sessions they are as \
+             fast as the rates above let them.",
+        ),
+        key(
+            "background.idle-priority",
+            Kind::Boolean,
+            "true",
+            "Their reads have the I/O priority `idle`. That has an effect where the disk's scheduler is `bfq` or `mq-deadline`.",
         ),
         key(
             "manifest-lock-dir",
@@ -306,6 +339,13 @@ const VERIFY_JOB: Section = Section {
             Kind::Integer(0, 1_000_000),
             "",
             "But verify again what was verified more than so many days ago.",
+        ),
+        key(
+            "parts",
+            Kind::Integer(2, 65_536),
+            "",
+            "Read one of so many parts of the chunks, another one each day, so that a job that runs daily has read all in so many days. \
+             No snapshot is called verified for that, so what has been verified is not left out.",
         ),
         JOB_SCHEDULE,
         JOB_COMMENT,

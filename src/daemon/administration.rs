@@ -99,6 +99,11 @@ impl Administration {
         self.client.call(method, path, params).await
     }
 
+    /// Whether this process does the work itself, because no daemon runs.
+    pub fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
     /// Ends what this process does by itself: tasks first, then what they logged, then the engines.
     ///
     /// The engines come back to be shut down when the runtime has ended.

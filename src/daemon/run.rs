@@ -16,8 +16,8 @@ use crate::config::{DataDir, DirLock, LiveConfig, Loaded, StoreBook};
 use crate::engine::{ComputePool, Engine};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::http::{
-    App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Running, Server, ServerConfig, TlsBook,
-    TlsIdentity, UserBook, scheduled,
+    App, ControlClient, ControlSocket, Lifecycle, Logins, MetricsPage, Phase, Reports, Running, Server, ServerConfig,
+    TlsBook, TlsIdentity, UserBook, scheduled,
 };
 use crate::jobs::state::JobStates;
 use crate::metrics::ServerMetrics;
@@ -170,6 +170,7 @@ pub(super) fn assemble(
     Ok(App {
         metrics: Arc::new(ServerMetrics::new(clock.now())),
         metrics_page: MetricsPage::default(),
+        reports: Reports::default(),
         tls: TlsBook::new(tls),
         clock,
         tasks,

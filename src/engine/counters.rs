@@ -9,8 +9,10 @@ use super::stat::Class;
 pub struct EngineCounters {
     /// Batches of clients' appends answered.
     pub batches_interactive: u64,
-    /// Batches of finish, preflight and jobs answered.
+    /// Batches of finish and preflight answered.
     pub batches_sweep: u64,
+    /// Batches of jobs answered.
+    pub batches_background: u64,
     /// Names answered, all ways together: the sum of the next four.
     pub statx: u64,
     /// Of these: answered inline by a plain system call.
@@ -29,6 +31,8 @@ pub struct EngineCounters {
     pub in_flight_max: u64,
     /// Pieces of blocking file work done.
     pub jobs: u64,
+    /// Changes of a thread's I/O priority between normal and idle.
+    pub priority_changes: u64,
     /// What file work asked of the disk.
     pub disk: DiskCounts,
 }
@@ -106,7 +110,7 @@ pub(super) enum Way {
 /// The live counters, shared between an engine's handle and its thread.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    batches: [AtomicU64; 2],
+    batches: [AtomicU64; 3],
     answered: [AtomicU64; 4],
     ring_submissions: AtomicU64,
     in_flight: AtomicU64,
@@ -131,13 +135,14 @@ impl Counters {
         self.in_flight_max.fetch_max(now as u64, Ordering::Relaxed);
     }
 
-    /// All of them now; `jobs` is the pool's number, `disk` are the disk's.
-    pub(super) fn snapshot(&self, jobs: u64, disk: DiskCounts) -> EngineCounters {
+    /// All of them now; `jobs` is the pool's number, `priority_changes` that of all threads, `disk` are the disk's.
+    pub(super) fn snapshot(&self, jobs: u64, priority_changes: u64, disk: DiskCounts) -> EngineCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let [statx_inline, statx_cached, statx_ring, statx_pool] = self.answered.each_ref().map(read);
         EngineCounters {
             batches_interactive: read(&self.batches[Class::Interactive as usize]),
             batches_sweep: read(&self.batches[Class::Sweep as usize]),
+            batches_background: read(&self.batches[Class::Background as usize]),
             statx: statx_inline + statx_cached + statx_ring + statx_pool,
             statx_inline,
             statx_cached,
@@ -147,6 +152,7 @@ impl Counters {
             in_flight: read(&self.in_flight),
             in_flight_max: read(&self.in_flight_max),
             jobs,
+            priority_changes,
             disk,
         }
     }

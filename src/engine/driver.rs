@@ -18,6 +18,7 @@ use super::adaptive::{Adaptive, Next, Start};
 use super::counters::{Counters, Way};
 use super::dir_fd::DirFd;
 use super::plain::{self, Cached};
+use super::priority::{OfThread, Priorities, Urgency};
 use super::schedule::{Key, Limits, Schedule};
 use super::stat::{StatBatch, StatName, StatResult};
 use super::work_queue::{Taken, WorkQueue};
@@ -99,6 +100,7 @@ pub(super) struct Check<'a> {
     pub(super) dir: &'a Arc<DirFd>,
     pub(super) name: &'a StatName,
     pub(super) force_sync: bool,
+    pub(super) urgency: Urgency,
 }
 
 /// A check that a worker has ended.
@@ -140,32 +142,45 @@ pub(super) struct Driver<W: Workers> {
     workers: W,
     policy: Policy,
     /// One per class: what a sweep finds cold says little about an append, which a preflight sweep may have warmed.
-    adaptive: [Adaptive; 2],
+    adaptive: [Adaptive; 3],
     cache_can_be_asked: bool,
     schedule: Schedule<Job>,
     ended: Vec<Ended>,
     counters: Arc<Counters>,
     intake: Arc<Intake>,
+    /// Of this thread, and with it of the ring's workers.
+    priority: OfThread,
 }
 
 impl<W: Workers> Driver<W> {
-    pub(super) fn new(workers: W, policy: Policy, intake: Arc<Intake>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        workers: W,
+        policy: Policy,
+        intake: Arc<Intake>,
+        counters: Arc<Counters>,
+        priorities: &Arc<Priorities>,
+    ) -> Self {
         Self {
             schedule: Schedule::new(workers.limits()),
             workers,
             policy,
-            adaptive: [Adaptive::new(); 2],
+            adaptive: [Adaptive::new(); 3],
             cache_can_be_asked: true,
             ended: Vec::new(),
             counters,
             intake,
+            priority: OfThread::new(priorities),
         }
     }
 
     /// Works until the intake is closed and all that was in it is answered.
     pub(super) fn run(mut self) -> io::Result<()> {
+        self.priority.prepare();
         loop {
             let open = self.take_requests();
+            if let Some(urgency) = self.schedule.urgency() {
+                self.priority.suit(urgency);
+            }
             let piece = self.schedule.next_piece();
             let idle = piece.is_none();
             if let Some((key, piece)) = piece {
@@ -271,6 +286,7 @@ impl<W: Workers> Driver<W> {
                 dir: &batch.dir,
                 name: &batch.names[pos as usize],
                 force_sync: batch.force_sync,
+                urgency: batch.class.urgency(),
             });
         }
         self.counters.in_flight(self.schedule.in_flight());

@@ -118,7 +118,7 @@ fn an_interactive_batch_is_begun_before_the_rest_of_a_sweep() {
     let sweep = vec!["s"; 300];
     let batches = vec![(Class::Sweep, sweep), (Class::Interactive, vec!["i"; 5])];
     let (intake, mut answers) = intake(batches);
-    Driver::new(workers, Policy::WorkersOnly, intake, Arc::default()).run().unwrap();
+    Driver::new(workers, Policy::WorkersOnly, intake, Arc::default(), &Arc::default()).run().unwrap();
     assert_eq!(answers[0].try_recv().unwrap().len(), 300);
     assert_eq!(answers[1].try_recv().unwrap(), [ONE_BYTE; 5]);
     let begun = begun.recv().unwrap();
@@ -131,14 +131,14 @@ fn a_check_without_an_answer_is_asked_again_but_not_for_ever() {
     let (mut workers, begun) = scripted(2, 4);
     workers.answers = VecDeque::from([Err(Errno::INTR), Err(Errno::AGAIN), Err(Errno::CANCELED), Err(Errno::IO)]);
     let (patient, mut answers) = intake(vec![(Class::Interactive, vec!["a"])]);
-    Driver::new(workers, Policy::WorkersOnly, patient, Arc::default()).run().unwrap();
+    Driver::new(workers, Policy::WorkersOnly, patient, Arc::default(), &Arc::default()).run().unwrap();
     assert_eq!(answers[0].try_recv().unwrap(), [Err(Errno::IO)]);
     assert_eq!(begun.recv().unwrap().len(), 4);
 
     let (mut workers, begun) = scripted(2, 4);
     workers.answers = VecDeque::from(vec![Err(Errno::AGAIN); 5000]);
     let (hopeless, mut answers) = intake(vec![(Class::Interactive, vec!["a"])]);
-    Driver::new(workers, Policy::WorkersOnly, hopeless, Arc::default()).run().unwrap();
+    Driver::new(workers, Policy::WorkersOnly, hopeless, Arc::default(), &Arc::default()).run().unwrap();
     assert_eq!(answers[0].try_recv().unwrap(), [Err(Errno::AGAIN)]);
     assert_eq!(begun.recv().unwrap().len(), 1025);
 }
@@ -152,7 +152,7 @@ fn askers_hear_of_workers_that_fail_and_of_a_panic() {
         workers.at_turn = Some((3, end));
         let batches = vec![(Class::Interactive, vec!["a"; 10]), (Class::Sweep, vec!["b"; 10])];
         let (intake, mut answers) = intake(batches);
-        let driver = Driver::new(workers, Policy::WorkersOnly, Arc::clone(&intake), Arc::default());
+        let driver = Driver::new(workers, Policy::WorkersOnly, Arc::clone(&intake), Arc::default(), &Arc::default());
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.run()));
         assert!(!matches!(outcome, Ok(Ok(()))));
         for answer in &mut answers {
@@ -178,13 +178,13 @@ fn a_cold_disk_is_asked_through_the_workers_until_two_batches_were_warm() {
     let batches = [vec!["a", "missing", "b"], vec!["a", "b"], vec!["b"], vec!["a"]];
     let (intake, mut answers) = intake_at(&dir, batches.map(|names| (Class::Interactive, names)).into());
     let counters = Arc::new(Counters::default());
-    let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::clone(&counters));
+    let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::clone(&counters), &Arc::default());
     // As if a check of an append had just been slow.
     driver.adaptive[Class::Interactive as usize].inline_took(Duration::from_secs(1));
     driver.run().unwrap();
     assert_eq!(begun.recv().unwrap(), ["missing"], "all else was in the cache or inline");
     assert_eq!(answers[0].try_recv().unwrap().len(), 3);
-    let c = counters.snapshot(0, Default::default());
+    let c = counters.snapshot(0, 0, Default::default());
     assert_eq!((c.statx, c.statx_pool, c.batches_interactive), (7, 1, 4));
     // The third batch in a row without a miss was made inline.
     assert_eq!((c.statx_cached, c.statx_inline), (5, 1));
@@ -194,7 +194,7 @@ fn a_cold_disk_is_asked_through_the_workers_until_two_batches_were_warm() {
 fn a_check_that_wants_the_servers_word_is_never_answered_here() {
     let (workers, begun) = scripted(2, 4);
     let (intake, _answers) = intake(vec![]);
-    let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::default());
+    let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::default(), &Arc::default());
     let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
     let names = vec![StatName::new("etc").unwrap()];
     let batch = StatBatch { dir, names, class: Class::Sweep, force_sync: true };

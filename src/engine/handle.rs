@@ -15,8 +15,9 @@ use super::counters::{Counters, EngineCounters, Way};
 use super::disk::Disk;
 use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
 use super::pool::{Pool, join_unless_self, may_block};
+use super::priority::{Priorities, Urgency};
 use super::probe::Refusal;
-use super::stat::{EngineChoice, EngineConfig, StatBatch, StatReply, StatResult};
+use super::stat::{Class, EngineChoice, EngineConfig, StatBatch, StatReply, StatResult};
 use super::threads::{Events, STAT_THREADS_MAX, Threads};
 use super::uring::{Ring, WakeFd};
 use crate::error::{Error, IoContext, Result};
@@ -36,6 +37,8 @@ const SWEEP_BATCHES_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// Whom the work of this handle is for.
+    urgency: Urgency,
 }
 
 struct Inner {
@@ -47,11 +50,14 @@ struct Inner {
     counters: Arc<Counters>,
     pool: Pool,
     io_threads: usize,
+    priorities: Arc<Priorities>,
     intake: Arc<Intake>,
     /// Places for batches, by class.
-    places: [Arc<Semaphore>; 2],
+    places: [Arc<Semaphore>; 3],
     /// Places for the file work of sweeps.
     sweep_places: Arc<Semaphore>,
+    /// Places for the file work of jobs.
+    background_places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shut_down: AtomicBool,
 }
@@ -81,8 +87,9 @@ impl Engine {
             return Err(Error::invalid("engine: io-threads must be at least 1"));
         }
         let counters = Arc::new(Counters::default());
-        let (front, fallback_reason) = start_front(name, config, &counters)?;
-        let pool = match Pool::start(&format!("io:{name}"), config.io_threads) {
+        let priorities = Arc::new(Priorities::default());
+        let (front, fallback_reason) = start_front(name, config, &counters, &priorities)?;
+        let pool = match Pool::start(&format!("io:{name}"), config.io_threads, &priorities) {
             Ok(pool) => pool,
             Err(e) => {
                 front.intake.close();
@@ -92,6 +99,7 @@ impl Engine {
         };
         tracing::info!(datastore = name, engine = front.kind, workers = config.workers, "presence checks are ready");
         Ok(Self {
+            urgency: Urgency::Foreground,
             inner: Arc::new(Inner {
                 disk,
                 kind: front.kind,
@@ -101,13 +109,27 @@ impl Engine {
                 counters,
                 pool,
                 io_threads: config.io_threads,
+                priorities,
                 intake: front.intake,
-                places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX].map(|n| Arc::new(Semaphore::new(n))),
+                places: [INTERACTIVE_BATCHES_MAX, SWEEP_BATCHES_MAX, SWEEP_BATCHES_MAX]
+                    .map(|n| Arc::new(Semaphore::new(n))),
                 sweep_places: Arc::new(Semaphore::new(sweep_width(config.io_threads))),
+                background_places: Arc::new(Semaphore::new((config.io_threads / 2).max(1))),
                 thread: Mutex::new(Some(front.thread)),
                 shut_down: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// A handle for a job: what it does is behind everybody else's work, and at idle I/O priority if that is wanted
+    /// ([`Self::want_idle_priority`]). Not for work that holds what a client may wait for.
+    pub fn in_background(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), urgency: Urgency::Background }
+    }
+
+    /// Whether work of [`Self::in_background`] is to have idle I/O priority from now on.
+    pub fn want_idle_priority(&self, wanted: bool) {
+        self.inner.priorities.want_idle(wanted);
     }
 
     /// `uring`, `threads` or `sync`.
@@ -143,17 +165,24 @@ impl Engine {
 
     /// What was done so far.
     pub fn counters(&self) -> EngineCounters {
-        self.inner.counters.snapshot(self.inner.pool.done(), self.inner.disk.counts())
+        let Inner { pool, priorities, disk, .. } = &*self.inner;
+        self.inner.counters.snapshot(pool.done(), priorities.changes(), disk.counts())
     }
 
-    /// Does blocking file work on the pool. A future dropped before its work has begun may take it along; begun work
+    /// Does blocking file work on the pool; of [`Self::in_background`], at most half of the threads do such work at a time. A future dropped before its work has begun may take it along; begun work
     /// runs to its end.
     ///
     /// Errors: `Closed` once the engine is shut down; `Io` with the panic's text when `work` panics.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T> {
         note_disk_work("run");
         let disk = self.inner.disk.clone();
-        self.inner.pool.run(move || work(&disk)).await
+        if self.urgency == Urgency::Foreground {
+            return self.inner.pool.run(self.urgency, move || work(&disk)).await;
+        }
+        let places = Arc::clone(&self.inner.background_places);
+        let place = places.acquire_owned().await.map_err(|_| self.inner.ended())?;
+        // The place goes with the work: nobody may be waiting for it any more.
+        self.inner.pool.run(self.urgency, move || (work(&disk), drop(place)).0).await
     }
 
     /// As [`Self::run`] for work of a sweep: at most [`Self::sweep_width`] pieces of it are with the pool at a time, those of all sweeps
@@ -180,11 +209,14 @@ impl Engine {
     /// Makes all checks of a batch. A dropped future does not stop them, only the answer is lost.
     ///
     /// Errors: `Closed` once the engine is shut down. What the kernel says about a single name is in the reply.
-    pub async fn stat(&self, batch: StatBatch) -> Result<StatReply> {
+    pub async fn stat(&self, mut batch: StatBatch) -> Result<StatReply> {
         note_disk_work("stat");
         let started = Instant::now();
         if u32::try_from(batch.names.len()).is_err() {
             return Err(Error::invalid("more names than a batch may have"));
+        }
+        if self.urgency == Urgency::Background {
+            batch.class = Class::Background;
         }
         let inner = &self.inner;
         let places = Arc::clone(&inner.places[batch.class as usize]);
@@ -217,6 +249,7 @@ impl Inner {
             places.close();
         }
         self.sweep_places.close();
+        self.background_places.close();
         self.intake.close();
         self.pool.close();
     }
@@ -260,22 +293,31 @@ fn sweep_width(io_threads: usize) -> usize {
     (io_threads * 3 / 4).max(1)
 }
 
+/// What all threads of an engine share.
+type Shared<'a> = (&'a Arc<Counters>, &'a Arc<Priorities>);
+
 /// The front that the operator's choice and the kernel allow, and why it is not the one that was wanted.
-fn start_front(name: &str, config: &EngineConfig, counters: &Arc<Counters>) -> Result<(Front, Option<String>)> {
+fn start_front(
+    name: &str,
+    config: &EngineConfig,
+    counters: &Arc<Counters>,
+    priorities: &Arc<Priorities>,
+) -> Result<(Front, Option<String>)> {
+    let shared = (counters, priorities);
     match config.choice {
-        EngineChoice::Sync => Ok((start_threads(name, 0, counters)?, None)),
-        EngineChoice::Threads => Ok((start_threads(name, config.workers, counters)?, None)),
-        EngineChoice::Uring => match start_ring(name, config.workers, Policy::WorkersOnly, counters)? {
+        EngineChoice::Sync => Ok((start_threads(name, 0, shared)?, None)),
+        EngineChoice::Threads => Ok((start_threads(name, config.workers, shared)?, None)),
+        EngineChoice::Uring => match start_ring(name, config.workers, Policy::WorkersOnly, shared)? {
             Ok(front) => Ok((front, None)),
             Err(refusal) => {
                 Err(Error::io("engine uring was asked for, and there is no ring", io::Error::other(refusal)))
             }
         },
-        EngineChoice::Auto => match start_ring(name, config.workers, Policy::Adaptive, counters)? {
+        EngineChoice::Auto => match start_ring(name, config.workers, Policy::Adaptive, shared)? {
             Ok(front) => Ok((front, None)),
             Err(refusal) => {
                 tracing::warn!(datastore = name, cause = %refusal, "no io_uring, presence checks use threads");
-                Ok((start_threads(name, config.workers, counters)?, Some(refusal.to_string())))
+                Ok((start_threads(name, config.workers, shared)?, Some(refusal.to_string())))
             }
         },
     }
@@ -286,21 +328,21 @@ fn start_ring(
     name: &str,
     workers: u32,
     policy: Policy,
-    counters: &Arc<Counters>,
+    shared: Shared<'_>,
 ) -> Result<std::result::Result<Front, Refusal>> {
     let wake = WakeFd::new().io_context(|| "cannot make an eventfd")?;
-    let (ring_wake, ring_counters) = (wake.clone(), Arc::clone(counters));
-    start_driver(name, "uring", policy, counters, wake, move || Ring::start(workers, ring_wake, ring_counters))
+    let (ring_wake, ring_counters) = (wake.clone(), Arc::clone(shared.0));
+    start_driver(name, "uring", policy, shared, wake, move || Ring::start(workers, ring_wake, ring_counters))
 }
 
 /// Threads in the place of a ring; the serial engine when `workers` is 0.
-fn start_threads(name: &str, workers: u32, counters: &Arc<Counters>) -> Result<Front> {
+fn start_threads(name: &str, workers: u32, shared: Shared<'_>) -> Result<Front> {
     let count = usize::try_from(workers.min(STAT_THREADS_MAX)).expect("a small number");
     let (kind, policy) = if count == 0 { ("sync", Policy::InlineOnly) } else { ("threads", Policy::Adaptive) };
     let events = Events::new();
-    let threads = Threads::start(&format!("stat:{name}"), count, events.clone());
+    let threads = Threads::start(&format!("stat:{name}"), count, events.clone(), shared.1);
     let threads = threads.io_context(|| "cannot start the threads for presence checks")?;
-    let Ok(front) = start_driver(name, kind, policy, counters, events, move || Ok::<_, Infallible>(threads))?;
+    let Ok(front) = start_driver(name, kind, policy, shared, events, move || Ok::<_, Infallible>(threads))?;
     Ok(front)
 }
 
@@ -310,17 +352,17 @@ fn start_driver<W: Workers, E: Send + 'static>(
     name: &str,
     kind: &'static str,
     policy: Policy,
-    counters: &Arc<Counters>,
+    (counters, priorities): Shared<'_>,
     waker: impl Wake + 'static,
     make: impl FnOnce() -> std::result::Result<W, E> + Send + 'static,
 ) -> Result<std::result::Result<Front, E>> {
     let intake = Arc::new(Intake::new(Box::new(waker)));
     let (made, was_made) = std::sync::mpsc::channel();
-    let own = (Arc::clone(&intake), Arc::clone(counters), name.to_owned());
+    let own = (Arc::clone(&intake), Arc::clone(counters), Arc::clone(priorities), name.to_owned());
     let body = move || {
-        let (intake, counters, name) = own;
+        let (intake, counters, priorities, name) = own;
         let driver = match make() {
-            Ok(workers) => Driver::new(workers, policy, intake, counters),
+            Ok(workers) => Driver::new(workers, policy, intake, counters, &priorities),
             Err(e) => {
                 let _ = made.send(Err(e));
                 return;

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot};
 
+use super::priority::{OfThread, Priorities, Urgency};
 use super::work_queue::WorkQueue;
 use crate::error::{Error, IoContext, Result};
 use crate::sync::Mutex;
@@ -25,7 +26,7 @@ const PLACES_PER_THREAD: usize = 2;
 /// Most threads of a pool; more than any disk wants, and far from the limits of a process.
 const THREADS_MAX: usize = 512;
 
-type Work = Box<dyn FnOnce() + Send>;
+type Work = (Urgency, Box<dyn FnOnce() + Send>);
 
 /// Threads and the queue before them.
 pub(super) struct Pool {
@@ -36,8 +37,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads (at least one, at most [`THREADS_MAX`]) called `name`.
-    pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
+    /// Starts `threads` threads (at least one, at most [`THREADS_MAX`]) called `name`; `priorities` says what background work is to be.
+    pub(super) fn start(name: &str, threads: usize, priorities: &Arc<Priorities>) -> io::Result<Self> {
         let threads = threads.clamp(1, THREADS_MAX);
         let pool = Self {
             queue: Arc::new(WorkQueue::new()),
@@ -48,7 +49,9 @@ impl Pool {
         for _ in 0..threads {
             let queue = Arc::clone(&pool.queue);
             // On an error here `pool` is dropped, which ends the threads that were started before.
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(&queue))?;
+            let priority = OfThread::new(priorities);
+            let body = move || serve(&queue, priority);
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
             pool.threads.lock().push(thread);
         }
         Ok(pool)
@@ -58,7 +61,11 @@ impl Pool {
     /// that the work runs to its end and only the answer is lost.
     ///
     /// Errors: `Io` with the panic's text when `work` panics, `Closed` after [`Self::close`].
-    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
         let closed = || Error::closed("the pool is shut down");
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
@@ -70,7 +77,7 @@ impl Pool {
             // Nobody there: then the value is dropped here, where closing a file may block.
             let _ = answer.send(outcome);
         };
-        self.queue.push(Box::new(work)).map_err(|_| closed())?;
+        self.queue.push((urgency, Box::new(work))).map_err(|_| closed())?;
         match answered.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => {
@@ -90,7 +97,7 @@ impl Pool {
             }
             done.fetch_add(1, Ordering::Relaxed);
         };
-        if self.queue.push(Box::new(work)).is_err() {
+        if self.queue.push((Urgency::Foreground, Box::new(work))).is_err() {
             tracing::debug!("work that came after the shutdown was not done");
         }
     }
@@ -158,8 +165,9 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
-fn serve(queue: &WorkQueue<Work>) {
-    while let Some(work) = queue.pop() {
+fn serve(queue: &WorkQueue<Work>, mut priority: OfThread) {
+    while let Some((urgency, work)) = queue.pop() {
+        priority.suit(urgency);
         // The work's own panic was caught inside; this is for a value whose drop panics because nobody took it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             tracing::error!(panic = panic_text(panic.as_ref()), "dropping an answer that nobody waited for panicked");
@@ -181,7 +189,8 @@ impl ComputePool {
 
     /// The same with another name, for small work of another kind that must not wait for hashing.
     pub fn named(name: &str, threads: usize) -> Result<Self> {
-        let pool = Pool::start(name, threads).io_context(|| format!("cannot start the {name} threads"))?;
+        let pool =
+            Pool::start(name, threads, &Arc::default()).io_context(|| format!("cannot start the {name} threads"))?;
         Ok(Self { pool: Arc::new(pool) })
     }
 
@@ -189,7 +198,7 @@ impl ComputePool {
     ///
     /// Errors: `Io` with the panic's text when `work` panics, `Closed` after [`Self::shutdown`].
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        self.pool.run(work).await
+        self.pool.run(Urgency::Foreground, work).await
     }
 
     /// Ends all threads after the work under way is done; later calls answer `Closed`. Blocks: not for a runtime

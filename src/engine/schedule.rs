@@ -1,14 +1,15 @@
 //! Which checks come next when several batches are under way. Pure.
 //!
-//! Two lanes, interactive before sweep. Batches of one lane take turns, a *piece* of at most [`PIECE_NAMES`] names
+//! Three lanes, interactive before sweep before background. Batches of one lane take turns, a *piece* of at most [`PIECE_NAMES`] names
 //! each, so a sweep of a million names holds nobody up for longer than a piece. A batch is examined only when the names
-//! of its last piece that need a worker have been handed over: that keeps the list of waiting names short. Sweeps never
-//! have more than `workers` checks in flight, so an interactive check that is handed over finds only running work
+//! of its last piece that need a worker have been handed over: that keeps the list of waiting names short. Sweeps and
+//! background work together never have more than `workers` checks in flight, so an interactive check that is handed over finds only running work
 //! before it, never a queue of a sweep.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::priority::Urgency;
 use super::stat::Class;
 
 /// Names looked at in one go. The usual append of a client; 0.3 ms when warm.
@@ -34,8 +35,8 @@ pub(super) struct Schedule<T> {
     entries: Vec<Option<Entry<T>>>,
     free: Vec<Key>,
     /// Batches with names that are not examined or not handed over, next first; one lane per class.
-    lanes: [VecDeque<Key>; 2],
-    in_flight: [usize; 2],
+    lanes: [VecDeque<Key>; 3],
+    in_flight: [usize; 3],
 }
 
 #[derive(Debug)]
@@ -50,11 +51,11 @@ struct Entry<T> {
     in_flight: usize,
 }
 
-const CLASSES: [Class; 2] = [Class::Interactive, Class::Sweep];
+const CLASSES: [Class; 3] = [Class::Interactive, Class::Sweep, Class::Background];
 
 impl<T> Schedule<T> {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, entries: Vec::new(), free: Vec::new(), lanes: Default::default(), in_flight: [0; 2] }
+        Self { limits, entries: Vec::new(), free: Vec::new(), lanes: Default::default(), in_flight: [0; 3] }
     }
 
     /// Takes a batch of `names` names in, behind those of its class.
@@ -116,7 +117,8 @@ impl<T> Schedule<T> {
             return None;
         }
         for class in CLASSES {
-            if class == Class::Sweep && self.in_flight[class as usize] >= self.limits.workers {
+            let patient = self.in_flight[Class::Sweep as usize] + self.in_flight[Class::Background as usize];
+            if class != Class::Interactive && patient >= self.limits.workers {
                 continue;
             }
             let lane = &self.lanes[class as usize];
@@ -156,6 +158,17 @@ impl<T> Schedule<T> {
     /// Checks that are with the workers now.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.iter().sum()
+    }
+
+    /// For whom the batches under way are: for jobs if all of them are. `None` without any.
+    pub(super) fn urgency(&self) -> Option<Urgency> {
+        let somebody_waits =
+            |class: Class| self.in_flight[class as usize] > 0 || !self.lanes[class as usize].is_empty();
+        if somebody_waits(Class::Interactive) || somebody_waits(Class::Sweep) {
+            Some(Urgency::Foreground)
+        } else {
+            somebody_waits(Class::Background).then_some(Urgency::Background)
+        }
     }
 
     /// Whether no batch is under way.
@@ -245,6 +258,29 @@ mod tests {
         s.ended(sweeping[0].0);
         let (key, pos) = s.next_hand_over().unwrap();
         assert_eq!((*s.payload(key), pos), ("append", 4));
+    }
+
+    #[test]
+    fn background_work_comes_last_and_is_told_from_what_somebody_waits_for() {
+        let mut s = schedule(4, 8);
+        assert_eq!(s.urgency(), None);
+        let job = s.add(Class::Background, 20, "job");
+        assert_eq!(s.urgency(), Some(Urgency::Background));
+        examine_cold(&mut s);
+        assert_eq!(s.next_hand_over(), Some((job, 0)));
+        let finish = s.add(Class::Sweep, 10, "finish");
+        assert_eq!(s.urgency(), Some(Urgency::Foreground));
+        examine_cold(&mut s);
+        let handed: Vec<Key> = std::iter::from_fn(|| s.next_hand_over()).map(|(key, _)| key).collect();
+        assert_eq!(handed, [finish; 3], "together as many as there are workers");
+        s.add(Class::Interactive, 1, "append");
+        assert_eq!(examine_cold(&mut s), Some(("append", 0..1)));
+        let append = s.next_hand_over().unwrap().0;
+        [append, finish, finish, finish].into_iter().for_each(|key| s.ended(key));
+        while s.next_hand_over().is_some_and(|(key, _)| key == finish) {
+            s.ended(finish);
+        }
+        assert_eq!(s.urgency(), Some(Urgency::Background), "only the job is left");
     }
 
     #[test]

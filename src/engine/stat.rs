@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::dir_fd::DirFd;
 use super::disk::FileKind;
+use super::priority::Urgency;
 use crate::clock::EpochSecs;
 
 /// Which engine an operator asks for.
@@ -45,8 +46,16 @@ impl Default for EngineConfig {
 pub enum Class {
     /// A client's append: ahead of everything else.
     Interactive,
-    /// Finish, preflight, jobs.
+    /// Finish, preflight: a client waits, and knows that it takes a while.
     Sweep,
+    /// A job: when nobody waits.
+    Background,
+}
+
+impl Class {
+    pub(super) fn urgency(self) -> Urgency {
+        if self == Self::Background { Urgency::Background } else { Urgency::Foreground }
+    }
 }
 
 /// A path relative to the batch's directory, at most 71 bytes, kept inline and NUL-terminated for the kernel.

@@ -9,6 +9,7 @@ use super::dir_fd::DirFd;
 use super::driver::{Check, Ended, Ticket, Wake, Workers};
 use super::plain;
 use super::pool::join_unless_self;
+use super::priority::{OfThread, Priorities, Urgency};
 use super::schedule::Limits;
 use super::stat::StatName;
 use super::work_queue::{Taken, WorkQueue};
@@ -24,6 +25,7 @@ struct Task {
     dir: Arc<DirFd>,
     name: StatName,
     force_sync: bool,
+    urgency: Urgency,
 }
 
 /// What the engine's thread sleeps for.
@@ -63,20 +65,23 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Starts `count` of them; 0 for an engine that hands nothing over.
-    pub(super) fn start(name: &str, count: usize, events: Events) -> io::Result<Self> {
+    pub(super) fn start(name: &str, count: usize, events: Events, priorities: &Arc<Priorities>) -> io::Result<Self> {
         let tasks = Arc::new(WorkQueue::new());
         let mut started = Self { count, tasks, events, threads: Vec::with_capacity(count) };
         for _ in 0..count {
             let (tasks, events) = (Arc::clone(&started.tasks), started.events.clone());
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(&tasks, &events))?;
+            let priority = OfThread::new(priorities);
+            let body = move || serve(&tasks, &events, priority);
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
             started.threads.push(thread);
         }
         Ok(started)
     }
 }
 
-fn serve(tasks: &WorkQueue<Task>, events: &Events) {
+fn serve(tasks: &WorkQueue<Task>, events: &Events, mut priority: OfThread) {
     while let Some(task) = tasks.pop() {
+        priority.suit(task.urgency);
         let result = plain::stat(&task.dir, &task.name, task.force_sync);
         let _ = events.queue.push(Event::Ended(Ended { ticket: task.ticket, result }));
     }
@@ -93,9 +98,9 @@ impl Workers for Threads {
     }
 
     fn begin(&mut self, check: Check<'_>) {
-        let Check { ticket, dir, name, force_sync } = check;
+        let Check { ticket, dir, name, force_sync, urgency } = check;
         // Closed only by our own drop.
-        let _ = self.tasks.push(Task { ticket, dir: Arc::clone(dir), name: *name, force_sync });
+        let _ = self.tasks.push(Task { ticket, dir: Arc::clone(dir), name: *name, force_sync, urgency });
     }
 
     fn turn(&mut self, sleep: bool, ended: &mut Vec<Ended>) -> io::Result<()> {

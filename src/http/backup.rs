@@ -87,6 +87,7 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// Runs a session on the upgraded connection until it has ended and everything it leaves behind is in order.
 pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
     let Parts { store, lease, task, tasks, compute, benchmark, snapshot_path, counted, guard } = parts;
+    let guest = store.budget().guest();
     let verify_new = VerifyNew::of(&store, &lease, &task, &compute, tasks);
     let (lease, task) = (Arc::new(lease), Arc::new(task));
     let about = About {
@@ -132,7 +133,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         Some(task) => task.end(result).await,
         None => tracing::error!("a backup task is still in use after its session"),
     }
-    drop(counted);
+    drop((counted, guest));
     if is_new && lifecycle.phase() == Phase::Serving {
         verify_new.start(lifecycle, guard).await;
     }

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use super::lifecycle::Lifecycle;
 use super::login::Logins;
 use super::metrics::MetricsPage;
+use super::reports::Reports;
 use super::rights::Reach;
 use super::tls::TlsBook;
 use super::user_book::UserBook;
@@ -36,6 +37,8 @@ pub struct App {
     pub metrics: Arc<ServerMetrics>,
     /// What `GET /metrics` needs beside it.
     pub metrics_page: MetricsPage,
+    /// What inspections found.
+    pub reports: Reports,
     /// Certificate and key.
     pub tls: TlsBook,
     /// Running and ended tasks.

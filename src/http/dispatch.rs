@@ -122,7 +122,6 @@ async fn answer(
             let delays = app.delays();
             match call(app, route, &path_params, format, peer, auth, request).await {
                 Ok(response) => response,
-                Err(Refusal::Parameters(errors)) => reply::param_errors(format, &errors),
                 Err(Refusal::Access) => {
                     tokio::time::sleep(delays.denied).await;
                     reply::error(format, &Error::denied("permission check failed"))
@@ -173,7 +172,6 @@ impl Taken {
 
 /// Why a call gave no result.
 enum Refusal {
-    Parameters(ParamErrors),
     Access,
     Failed(Error),
 }
@@ -186,7 +184,7 @@ impl From<Error> for Refusal {
 
 impl From<ParamErrors> for Refusal {
     fn from(errors: ParamErrors) -> Self {
-        Self::Parameters(errors)
+        Self::Failed(errors.into())
     }
 }
 

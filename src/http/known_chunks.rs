@@ -333,6 +333,12 @@ impl KnownChunks {
             self.task.log(format!("{check} check: chunk {digest} could not be checked - {error}"));
         }
         let (missing, unchecked) = (report.missing.len(), report.unchecked.len());
+        if missing > 0 {
+            // Other groups may name them too, and do not know yet.
+            let store = self.store.name();
+            self.task
+                .log(format!("`ringvault repair report {store} --chunk DIGEST` tells which other snapshots name it"));
+        }
         if missing.max(unchecked) > NAMED_MAX {
             self.task.log(format!("{check} check: {missing} chunks are missing, {unchecked} could not be checked"));
         }

@@ -20,6 +20,9 @@ const STORE_PATH: &str = "admin/datastore/{store}/";
 const EXCEPTIONS: &[(Method, &str, Operation)] = &[
     // It notes its result in manifests, and counts as reading all the same (spec 07 §5).
     (Method::POST, "verify", Operation::Read),
+    // So may a report about chunks, in the same way.
+    (Method::POST, "chunk-report", Operation::Read),
+    (Method::POST, "inspect", Operation::Read),
     (Method::GET, "active-operations", Operation::Lookup),
 ];
 

@@ -36,7 +36,9 @@ pub(super) async fn serve(app: &App, peer: std::net::IpAddr, headers: &HeaderMap
     for (store, look) in stores.iter().zip(looks) {
         let name = store.name().as_str();
         store.metrics().show(name, store.engine().kind(), &mut page);
+        page.sample(&metrics::DOUBTED_CHUNKS, &[name], store.suspects());
         show_engine(store, &mut page);
+        show_background(store, &mut page);
         show_look(name, look.as_deref(), &mut page);
     }
     Ok(reply::text(StatusCode::OK, Some(CONTENT_TYPE), page.into_text()))
@@ -70,8 +72,16 @@ fn show_engine(store: &Datastore, page: &mut Exposition) {
     }
     page.sample(&metrics::ENGINE_BATCHES, &[name, "interactive"], counted.batches_interactive);
     page.sample(&metrics::ENGINE_BATCHES, &[name, "sweep"], counted.batches_sweep);
+    page.sample(&metrics::ENGINE_BATCHES, &[name, "background"], counted.batches_background);
     page.sample(&metrics::ENGINE_RING_SUBMISSIONS, &[name], counted.ring_submissions);
     page.sample(&metrics::ENGINE_FILE_JOBS, &[name], counted.jobs);
+}
+
+fn show_background(store: &Datastore, page: &mut Exposition) {
+    let (name, waited) = (store.name().as_str(), store.budget().waited());
+    page.sample(&metrics::BACKGROUND_LEVEL, &[name], store.budget().level());
+    page.sample(&metrics::BACKGROUND_WAITED, &[name, "backups"], waited.backups.as_secs_f64());
+    page.sample(&metrics::BACKGROUND_WAITED, &[name, "rate"], waited.rate.as_secs_f64());
 }
 
 fn show_look(name: &str, look: Option<&Look>, page: &mut Exposition) {
@@ -89,11 +99,17 @@ fn show_census(name: &str, census: &Census, page: &mut Exposition) {
     let snapshots = |groups: &[GroupCensus]| groups.iter().map(|group| group.snapshots).sum::<u64>();
     page.sample(&metrics::DATASTORE_GROUPS, &[name], census.groups.len());
     page.sample(&metrics::DATASTORE_SNAPSHOTS, &[name], snapshots(&census.groups));
+    if let Some(failed) = census.groups.iter().map(|group| group.failed).sum::<Option<u64>>() {
+        page.sample(&metrics::DATASTORE_FAILED, &[name], failed);
+    }
     let (shown, others) = census.groups.split_at(census.groups.len().min(GROUPS_SHOWN_MAX));
-    for GroupCensus { ns, group, snapshots, newest } in shown {
+    for GroupCensus { ns, group, snapshots, failed, newest } in shown {
         let ns = ns.to_string();
         let labels = [name, &ns, group.ty().as_str(), group.id()];
         page.sample(&metrics::GROUP_SNAPSHOTS, &labels, snapshots);
+        if let Some(failed) = failed {
+            page.sample(&metrics::GROUP_FAILED, &labels, failed);
+        }
         if let Some(newest) = newest {
             page.sample(&metrics::GROUP_NEWEST, &labels, newest);
         }
@@ -127,6 +143,7 @@ mod tests {
             ns: Namespace::root(),
             group: Group::new("host".parse().unwrap(), &format!("h{n:05}")).unwrap(),
             snapshots: 2,
+            failed: Some(1),
             newest: n.is_multiple_of(2).then(|| EpochSecs(i64::try_from(n).unwrap())),
         };
         let groups = (0..GROUPS_SHOWN_MAX + 3).map(group).collect();
@@ -137,6 +154,7 @@ mod tests {
         let has = |line: &str| assert!(page.lines().any(|is| is == line), "{line}");
         has("ringvault_datastore_groups{datastore=\"main\"} 1003");
         has("ringvault_datastore_snapshots{datastore=\"main\"} 2006");
+        has("ringvault_datastore_failed_snapshots{datastore=\"main\"} 1003");
         has("ringvault_other_groups{datastore=\"main\"} 3");
         has("ringvault_other_groups_snapshots{datastore=\"main\"} 6");
         has("ringvault_other_groups_oldest_newest_snapshot_timestamp_seconds{datastore=\"main\"} 1000");

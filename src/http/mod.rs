@@ -16,6 +16,7 @@ mod dispatch;
 mod host;
 mod known_chunks;
 mod lifecycle;
+mod listed;
 mod listener;
 mod login;
 mod maintenance;
@@ -25,6 +26,7 @@ mod produced;
 mod reader;
 mod redirect;
 pub mod reply;
+mod reports;
 mod rights;
 mod router;
 mod rows;
@@ -44,12 +46,19 @@ pub use context::{App, Delays, RequestContext, read_body};
 pub use control::{CONTROL_SOCKET, ControlClient, ControlSocket};
 pub use lifecycle::{Lifecycle, Phase, SessionGuard};
 pub use login::Logins;
+pub use reports::Reports;
 pub use router::{Access, BodyUse, Reply, Route, Router};
 pub use rows::{RowSender, Rows};
 pub use server::{Running, Server, ServerConfig};
 pub use tls::{NewCertificate, TlsBook, TlsIdentity, fingerprint, self_signed};
 pub use user_book::{Change, UserBook, UsersFile};
 
+#[cfg(test)]
+mod answer_tests;
+#[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
+mod listed_tests;
 #[cfg(test)]
 mod login_tests;
 #[cfg(test)]

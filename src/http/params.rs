@@ -101,15 +101,22 @@ impl ParamKind {
     pub const fn line(min: usize, max: usize) -> Self {
         Self::Text { pattern: r"^[^\x00-\x1f\x7f-\x9f]*$", min, max, matches: |s| !s.chars().any(char::is_control) }
     }
-    /// A safe id (spec 01 §1): archive names, file names, backup ids.
+    /// A safe id (spec 01 §1): archive names, file names, backup ids. Each is a file's name, so no longer than one may be.
     pub const SAFE_ID: Self =
-        Self::Text { pattern: SAFE_ID_PATTERN, min: 0, max: TEXT_CHARS_MAX, matches: types::is_safe_id };
+        Self::Text { pattern: SAFE_ID_PATTERN, min: 0, max: types::NAME_BYTES_MAX, matches: types::is_safe_id };
     /// Name of a datastore.
     pub const DATASTORE: Self = Self::Text { pattern: SAFE_ID_PATTERN, min: 3, max: 32, matches: types::is_safe_id };
     /// `vm`, `ct` or `host`.
     pub const BACKUP_TYPE: Self = Self::Enum(&["vm", "ct", "host"]);
-    /// Seconds since the epoch, at least 1.
-    pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: i64::MAX };
+    /// Seconds since the epoch, from 1 to the day before the last of the year 9999: what has a name in a datastore.
+    pub const BACKUP_TIME: Self = Self::Integer { min: 1, max: 253_402_207_200 };
+    /// The name of a task: 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
+    pub const UPID: Self = Self::Text {
+        pattern: r"^UPID:([a-zA-Z0-9]([a-zA-Z0-9\-]*[a-zA-Z0-9])?):([0-9A-Fa-f]{8}):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,16}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s]+):$",
+        min: 36,
+        max: 4096,
+        matches: |text| types::Upid::from_str(text).is_ok(),
+    };
     /// A namespace, the empty text for the root.
     pub const NAMESPACE: Self = Self::Text {
         pattern: r"^([A-Za-z0-9_][A-Za-z0-9._\-]*(/[A-Za-z0-9_][A-Za-z0-9._\-]*){0,6})?$",
@@ -249,8 +256,9 @@ impl fmt::Display for ParamErrors {
 impl std::error::Error for ParamErrors {}
 
 impl From<ParamErrors> for Error {
+    /// Keeps the names below the error, for the format that shows each by itself.
     fn from(errors: ParamErrors) -> Self {
-        Self::invalid(errors.to_string())
+        Self::invalid("").with_source(errors)
     }
 }
 

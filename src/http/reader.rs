@@ -67,6 +67,7 @@ struct Driver {
 /// Runs a session on the upgraded connection until it has ended.
 pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin + Send>, lifecycle: Lifecycle) {
     let Parts { store, lease, task, compute, delays, counted, guard } = parts;
+    let guest = store.budget().guest();
     let driver = Arc::new(Driver {
         store,
         lease,
@@ -107,7 +108,7 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
         None => tracing::error!("a reader is still in use after its session"),
     }
     drop(counted);
-    drop(guard);
+    drop((guard, guest));
 }
 
 impl Handler for Driver {

@@ -147,11 +147,15 @@ pub fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// A refused or failed call: its text, typed as JSON although it is not (recorded).
+/// A refused or failed call: its text, typed as JSON although it is not (recorded). Wrong parameters are named one by one in the format
+/// that has a place for that, whoever found them: the check of the row or its handler.
 pub fn error(format: Format, error: &Error) -> Response {
-    let response = match format {
-        Format::Json => text(status(error.kind()), Some(JSON), error.to_string()),
-        Format::ExtJs => extjs_error(status(error.kind()), error.to_string(), json!({})),
+    let response = match (format, error.cause::<ParamErrors>()) {
+        (Format::Json, _) => text(status(error.kind()), Some(JSON), error.to_string()),
+        (Format::ExtJs, Some(ParamErrors::Wrong(list))) => {
+            extjs_error(status(error.kind()), "parameter verification errors".to_owned(), json!(list))
+        }
+        (Format::ExtJs, _) => extjs_error(status(error.kind()), error.to_string(), json!({})),
     };
     marked(response, error.kind())
 }
@@ -167,20 +171,9 @@ fn marked(mut response: Response, kind: Kind) -> Response {
     response
 }
 
-/// Which error an answer of [`error`], [`untyped_error`] or [`param_errors`] tells of.
+/// Which error an answer of [`error`] or [`untyped_error`] tells of.
 pub fn error_kind(response: &Response) -> Option<Kind> {
     response.extensions().get().copied()
-}
-
-/// Wrong parameters of a REST call.
-pub fn param_errors(format: Format, errors: &ParamErrors) -> Response {
-    match (format, errors) {
-        (Format::ExtJs, ParamErrors::Wrong(list)) => {
-            let text = "parameter verification errors".to_owned();
-            marked(extjs_error(StatusCode::BAD_REQUEST, text, json!(list)), Kind::Invalid)
-        }
-        _ => error(format, &errors.clone().into()),
-    }
 }
 
 fn extjs_error(status: StatusCode, message: String, errors: Value) -> Response {
@@ -212,14 +205,20 @@ mod tests {
             shown(error(Format::ExtJs, &denied)).await,
             (200, r#"{"errors":{},"message":"permission check failed","status":403,"success":false}"#.into())
         );
-        let wrong = ParamErrors::one("a", "bad");
+        let wrong = Error::from(ParamErrors::one("a", "bad"));
+        assert_eq!(shown(error(Format::Json, &wrong)).await, (400, "parameter verification failed - 'a': bad".into()));
         assert_eq!(
-            shown(param_errors(Format::ExtJs, &wrong)).await,
+            shown(error(Format::ExtJs, &wrong)).await,
             (
                 200,
                 r#"{"errors":{"a":"bad"},"message":"parameter verification errors","status":400,"success":false}"#
                     .into()
             )
+        );
+        let unreadable = Error::from(ParamErrors::Unreadable("no JSON".into()));
+        assert_eq!(
+            shown(error(Format::ExtJs, &unreadable)).await,
+            (200, r#"{"errors":{},"message":"no JSON","status":400,"success":false}"#.into())
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Who may make a call: the rule of its row, enforced before its handler runs (spec 05 §2.3, §4).
 
 use super::context::RequestContext;
+use super::listed::RowFilter;
 use super::params::Params;
 use crate::auth::{AclPath, Privileges};
 use crate::clock::EpochSecs;
@@ -13,8 +14,10 @@ use crate::types::{AuthId, DatastoreName, Group, Namespace, Snapshot};
 pub enum Access {
     /// Nobody needs to log in.
     Anybody,
-    /// Whoever is logged in; the handler shows only what the asker may see.
+    /// Whoever is logged in; the answer is the same for all of them.
     Authenticated,
+    /// Whoever is logged in; of the list they see what the filter shows them.
+    Listed(RowFilter),
     /// Whoever has one of these privileges at a fixed place of the ACL.
     At(&'static str, Privileges),
     /// Whoever has one of these privileges on `/datastore/{store}`.
@@ -46,8 +49,21 @@ pub enum Access {
 pub struct HandlerRule {
     /// Any of these is enough: one of the privileges, at that place.
     pub grants: &'static [(Privileges, Where)],
-    /// What else the handler asks or allows, in words; empty for nothing.
+    /// Whether it matters whose the group is.
+    pub groups: Ownership,
+    /// What else the handler allows, in words; empty for nothing.
     pub also: &'static str,
+}
+
+/// Whether the group that a call names has to be the asker's. One that does not exist yet is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// No, or the call names none.
+    Any,
+    /// For whoever has none but these privileges.
+    With(Privileges),
+    /// For everybody.
+    Always,
 }
 
 /// Where a handler looks for a privilege.
@@ -63,19 +79,32 @@ pub enum Where {
     JobNamespace,
     /// Each datastore on its own.
     EachDatastore,
+    /// Anything below each datastore on its own.
+    BelowDatastore,
     /// The datastore that a task of one of these types works on.
     TaskDatastore(&'static [&'static str]),
 }
 
 impl Where {
-    fn describe(self) -> String {
+    pub(super) fn describe(self) -> String {
         match self {
             Self::At(path) => path.to_owned(),
             Self::Namespace => "the namespace".to_owned(),
-            Self::EachNamespace => "the namespace; shows those where the asker has one".to_owned(),
+            Self::EachNamespace => "the namespace".to_owned(),
             Self::JobNamespace => "the job's namespace".to_owned(),
-            Self::EachDatastore => "a datastore; shows those where the asker has one".to_owned(),
+            Self::EachDatastore => "the datastore".to_owned(),
+            Self::BelowDatastore => "something below the datastore".to_owned(),
             Self::TaskDatastore(types) => format!("the datastore of a task of type {}", types.join(" or ")),
+        }
+    }
+}
+
+impl Ownership {
+    fn describe(self) -> Option<String> {
+        match self {
+            Self::Any => None,
+            Self::With(privileges) => Some(format!("with {privileges} own groups only")),
+            Self::Always => Some("an existing group has to be one's own".to_owned()),
         }
     }
 }
@@ -114,15 +143,16 @@ impl Access {
         };
         match self {
             Self::Anybody => "anybody, without login".to_owned(),
-            Self::Authenticated => "any login; shows what the asker may see".to_owned(),
+            Self::Authenticated => "any login".to_owned(),
+            Self::Listed(filter) => filter.describe(),
             Self::At(path, wanted) => format!("{wanted} on {path}"),
             Self::Store(wanted) => format!("{wanted} on the datastore"),
             Self::StoreOrBelow(wanted) => format!("{wanted} on the datastore, or anything below it"),
             Self::Groups { full, own } | Self::Group { full, own } => groups(full, own),
             Self::ParentNamespace(wanted) => format!("{wanted} on the parent namespace"),
-            Self::Handler(HandlerRule { grants, also }) => {
+            Self::Handler(HandlerRule { grants, groups, also }) => {
                 let grants = grants.iter().map(|(wanted, place)| format!("{wanted} on {}", place.describe()));
-                let parts = grants.chain((!also.is_empty()).then(|| (*also).to_owned()));
+                let parts = grants.chain(groups.describe()).chain((!also.is_empty()).then(|| (*also).to_owned()));
                 parts.collect::<Vec<_>>().join("; ")
             }
         }
@@ -133,7 +163,7 @@ impl Access {
 pub(super) async fn enforce(access: Access, context: &RequestContext, params: &Params) -> Result<Reach, Refused> {
     let allow = |yes: bool| if yes { Ok(Reach::All) } else { Err(Refused::Plainly) };
     match access {
-        Access::Anybody | Access::Authenticated | Access::Handler(_) => Ok(Reach::All),
+        Access::Anybody | Access::Authenticated | Access::Listed(_) | Access::Handler(_) => Ok(Reach::All),
         Access::At(path, wanted) => allow(context.privileges(&path.parse()?).has_any(wanted)),
         Access::Store(wanted) => allow(context.privileges(&store_path(params)?).has_any(wanted)),
         Access::StoreOrBelow(wanted) => {

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::api;
-use super::rights::{HandlerRule, Where};
-use super::rights_tests::{TOKEN, USER, World, given, samples, target, wired_with};
-use super::router::{Access, Reply, Route};
-use super::test_support;
+use super::context::RequestContext;
+use super::rights::{HandlerRule, Ownership, Where};
+use super::rights_tests::{
+    OWNERS, TOKEN, USER, World, given, owns, refusal, samples, status_and_words, target, wired_with,
+};
+use super::router::{Access, Returns, Route};
+use super::{test_support, upgrade};
 use crate::auth::{AclPath, Privileges, Role};
 use crate::clock::EpochSecs;
-use crate::error::Kind;
 
 /// The user whom the samples of a request name, and who began the task that they name.
 const NAMED: &str = "x@pbs";
@@ -34,8 +36,7 @@ fn place(at: Where) -> Option<AclPath> {
     let path = match at {
         Where::At(path) => path,
         Where::Namespace | Where::JobNamespace => "/datastore/main/a/b",
-        Where::EachNamespace => "/datastore/main/a",
-        Where::EachDatastore => "/datastore/main",
+        Where::EachNamespace | Where::EachDatastore | Where::BelowDatastore => panic!("{at:?} is for lists"),
         // Samples name a garbage collection.
         Where::TaskDatastore(types) => {
             return types.contains(&"garbage_collection").then(|| "/datastore/main".parse().unwrap());
@@ -53,63 +54,126 @@ fn rules() -> Vec<(&'static Route, HandlerRule)> {
     api::router().routes().filter_map(rule).collect()
 }
 
-/// What an answer looks like to somebody who may not: nothing in it, or a refusal.
-async fn passes(world: &World, route: &Route, auth: &str) -> bool {
+/// What came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The handler's work was begun; what became of it does not matter here.
+    Passes,
+    /// Refused, with the status and the words that [`super::rights_tests::OWN_RULES`] has for the row.
+    Refused,
+    /// Refused because the group is somebody else's, with the recorded status and words.
+    NotOwner,
+}
+
+async fn tried(world: &World, route: &Route, auth: &str) -> Verdict {
     // Both jobs are there, whatever calls before this one did to them.
     for path in ["config/prune", "config/verify"] {
         let row = api::router().routes().find(|row| format!("{row:?}") == format!("POST {path}")).unwrap();
         let _ = (row.handler)(world.context("root@pam"), samples(row)).await;
     }
-    match (route.handler)(world.context(auth), samples(route)).await {
-        Ok(Reply::Data(outcome)) => outcome.data.as_array().is_none_or(|rows| !rows.is_empty()),
-        Ok(Reply::Rows(_) | Reply::Raw(_)) => true,
-        // Recorded: two refusals are 400.
-        Err(e) if e.kind() == Kind::Denied => false,
-        Err(e) => {
-            !["task access not allowed", "no permissions on"].iter().any(|words| e.to_string().starts_with(words))
-        }
+    let mut context = world.context(auth);
+    if let Returns::Upgrade = route.returns {
+        ask_for_session(&mut context, route);
     }
+    let error = match (route.handler)(context, samples(route)).await {
+        Ok(_) => return Verdict::Passes,
+        Err(e) => e,
+    };
+    let (status, words) = status_and_words(&error);
+    let (refused, begin) = refusal(&format!("{route:?}")).unwrap();
+    if (status, words.starts_with(begin)) == (refused, true) {
+        return Verdict::Refused;
+    }
+    if status == 400 && words.starts_with("backup owner check failed") {
+        return Verdict::NotOwner;
+    }
+    assert!(status != 403 && !words.contains("permission"), "{route:?}, {auth}: {status} {words}");
+    Verdict::Passes
+}
+
+/// Headers of a client that wants a session, on a connection that never becomes one.
+fn ask_for_session(context: &mut RequestContext, route: &Route) {
+    let protocol = if route.path == "backup" { upgrade::BACKUP_PROTOCOL } else { upgrade::READER_PROTOCOL };
+    context.headers.insert(http::header::UPGRADE, http::HeaderValue::from_static(protocol));
+    context.upgrade = Some(hyper::upgrade::on(http::Request::new(())));
+}
+
+async fn passes(world: &World, route: &Route, auth: &str) -> bool {
+    tried(world, route, auth).await == Verdict::Passes
 }
 
 #[tokio::test]
 async fn handlers_let_in_whom_their_row_names_and_nobody_else() {
     let world = World::new().await;
-    world.own(&USER.parse().unwrap()).await;
     let rules = rules();
     assert!(rules.len() >= 20, "{}", rules.len());
-    for (route, HandlerRule { grants, .. }) in rules {
+    let mut not_owner = 0;
+    for (route, HandlerRule { grants, groups, .. }) in rules {
         let places: Vec<(Privileges, AclPath)> =
             grants.iter().filter_map(|(wanted, at)| Some((*wanted, place(*at)?))).collect();
-        world.give(&[]);
-        assert!(!passes(&world, route, USER).await, "{route:?}: owns the group, no privilege");
-        for role in Role::ALL {
-            let held = role.privileges();
-            let told = format!("{route:?}, {role}");
-            let any = places.iter().any(|(wanted, _)| held.has_any(*wanted));
-            world.give(&[(&AclPath::root(), USER, role, true)]);
-            assert_eq!(passes(&world, route, USER).await, any, "{told} everywhere");
-            world.give(&[(&AclPath::root(), USER, role, false)]);
-            assert!(!passes(&world, route, USER).await, "{told} at the root alone");
-            for elsewhere in ELSEWHERE {
-                world.give(&[(&elsewhere.parse().unwrap(), USER, role, true)]);
-                assert!(!passes(&world, route, USER).await, "{told} at {elsewhere}");
-            }
-            for (_, place) in &places {
-                let here = places.iter().any(|(wanted, at)| at == place && held.has_any(*wanted));
-                for propagate in [true, false] {
-                    world.give(&[(place, USER, role, propagate)]);
-                    assert_eq!(passes(&world, route, USER).await, here, "{told} at {place}, propagate {propagate}");
+        let owners = if groups == Ownership::Any { &OWNERS[..1] } else { &OWNERS[..] };
+        for owner in owners {
+            world.own(&owner.parse().unwrap()).await;
+            world.give(&[]);
+            assert_eq!(tried(&world, route, USER).await, Verdict::Refused, "{route:?}: no privilege, owner {owner}");
+            for role in Role::ALL {
+                let held = role.privileges();
+                let told = format!("{route:?}, {role}, owner {owner}");
+                // What these places give to a caller who holds the role there.
+                let due = |places: &[&(Privileges, AclPath)], caller: &str| {
+                    let given = |but: Privileges| {
+                        places.iter().any(|(wanted, _)| {
+                            wanted.names().any(|name| {
+                                let one: Privileges = name.parse().unwrap();
+                                held.has_any(one) && !but.has_any(one)
+                            })
+                        })
+                    };
+                    let whatever = match groups {
+                        Ownership::Any => given(Privileges::NONE),
+                        Ownership::With(own) => given(own),
+                        Ownership::Always => false,
+                    };
+                    match (given(Privileges::NONE), whatever || owns(caller, owner)) {
+                        (false, _) => Verdict::Refused,
+                        (true, true) => Verdict::Passes,
+                        // Recorded.
+                        (true, false) if groups == Ownership::Any => Verdict::Passes,
+                        (true, false) => Verdict::NotOwner,
+                    }
+                };
+                let everywhere: Vec<_> = places.iter().collect();
+                let any = due(&everywhere, USER);
+                not_owner += u32::from(any == Verdict::NotOwner);
+                world.give(&[(&AclPath::root(), USER, role, true)]);
+                assert_eq!(tried(&world, route, USER).await, any, "{told} everywhere");
+                world.give(&[(&AclPath::root(), USER, role, false)]);
+                assert_eq!(tried(&world, route, USER).await, Verdict::Refused, "{told} at the root alone");
+                for elsewhere in ELSEWHERE {
+                    world.give(&[(&elsewhere.parse().unwrap(), USER, role, true)]);
+                    assert_eq!(tried(&world, route, USER).await, Verdict::Refused, "{told} at {elsewhere}");
                 }
-                assert!(!passes(&world, route, TOKEN).await, "{told} at {place}, token without any");
-                world.give(&[(place, TOKEN, Role::Admin, true)]);
-                assert!(!passes(&world, route, TOKEN).await, "{told} at {place}, token without its user");
-                world.give(&[(place, USER, role, true), (place, TOKEN, Role::Admin, true)]);
-                assert_eq!(passes(&world, route, TOKEN).await, here, "{told} at {place}, token of such a user");
-                world.give(&[(place, USER, Role::Admin, true), (place, TOKEN, role, true)]);
-                assert_eq!(passes(&world, route, TOKEN).await, here, "{told} at {place}, token with less");
+                for (_, place) in &places {
+                    let there: Vec<_> = places.iter().filter(|(_, at)| at == place).collect();
+                    let (here, as_token) = (due(&there, USER), due(&there, TOKEN));
+                    for propagate in [true, false] {
+                        world.give(&[(place, USER, role, propagate)]);
+                        let told = format!("{told} at {place}, propagate {propagate}");
+                        assert_eq!(tried(&world, route, USER).await, here, "{told}");
+                    }
+                    let told = format!("{told} at {place}, token");
+                    assert_eq!(tried(&world, route, TOKEN).await, Verdict::Refused, "{told} without any");
+                    world.give(&[(place, TOKEN, Role::Admin, true)]);
+                    assert_eq!(tried(&world, route, TOKEN).await, Verdict::Refused, "{told} without its user");
+                    world.give(&[(place, USER, role, true), (place, TOKEN, Role::Admin, true)]);
+                    assert_eq!(tried(&world, route, TOKEN).await, as_token, "{told} of such a user");
+                    world.give(&[(place, USER, Role::Admin, true), (place, TOKEN, role, true)]);
+                    assert_eq!(tried(&world, route, TOKEN).await, as_token, "{told} with less");
+                }
             }
         }
     }
+    assert!(not_owner >= 4, "{not_owner}");
 }
 
 /// Rows about users and their tasks: one's own without any privilege, but not by a token, which is nobody's self.
@@ -126,7 +190,8 @@ async fn what_is_ones_own_is_not_ones_tokens() {
         tried += 1;
         assert!(!passes(&world, route, NAMED_TOKEN).await, "{route:?}: a token");
         assert!(!passes(&world, route, USER).await, "{route:?}: another user");
-        let is_of_tokens = given(route).iter().any(|(name, value)| *name == "auth-id" && value == NAMED);
+        // Permissions are given to one's tokens, not to oneself.
+        let is_of_tokens = route.method == http::Method::PUT && route.path == "access/acl";
         assert_eq!(passes(&world, route, NAMED).await, !is_of_tokens, "{route:?}: oneself");
     }
     assert!(tried >= 8, "{tried}");

@@ -12,20 +12,24 @@ use jiff::tz::TimeZone;
 use tokio::sync::oneshot;
 
 use super::context::App;
+use super::lifecycle::Phase;
 use super::work;
 use crate::clock::EpochSecs;
 use crate::config::{JobSection, PruneJobSection, VerifyJobSection};
 use crate::error::{Error, Kind, Result};
-use crate::jobs::due::{next_run, planned};
-use crate::jobs::gc;
+use crate::jobs::due::{local_day, next_run, planned};
+use crate::jobs::gc::{self, Manner};
 use crate::jobs::prune::{self, KeepOptions};
-use crate::jobs::state::{JobKey, JobState};
-use crate::jobs::verify::{self, Filter, Verification};
+use crate::jobs::state::{Again, JobKey, JobState};
+use crate::jobs::verify::{self, Filter, Part, Verification};
 use crate::task::TaskState;
 use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Upid};
 
 /// Worker type of prune jobs.
 const PRUNE_JOB: &str = "prunejob";
+
+/// How jobs end that the end of the daemon cuts off.
+const CUT_OFF: [&str; 2] = [gc::SHUT_DOWN, "task aborted"];
 
 /// Seconds of a minute.
 const MINUTE_SECS: i64 = 60;
@@ -37,6 +41,7 @@ fn superuser() -> AuthId {
 
 /// Looks once a minute, as the minute begins, until the daemon stops.
 pub async fn follow(app: Arc<App>) {
+    go_on_with_cut_off(&app, app.clock.now()).await;
     loop {
         let rest = MINUTE_SECS - app.clock.now().0.rem_euclid(MINUTE_SECS);
         let wait = Duration::from_secs(rest.unsigned_abs());
@@ -47,8 +52,54 @@ pub async fn follow(app: Arc<App>) {
     }
 }
 
-/// Starts every job that is due at `now`.
+/// Goes on with the jobs that a schedule had started when the last daemon ended: once a start, and not for ever.
+pub async fn go_on_with_cut_off(app: &Arc<App>, now: EpochSecs) {
+    let loaded = app.config.get();
+    for job in planned(&loaded.config).into_iter().filter(|job| job.schedule.is_some()) {
+        let Some(again) = app.jobs.cut_off(&job.key).filter(|_| !app.jobs.is_running(&job.key)) else { continue };
+        let Some(next) = again.next(progress_made(app, &job.key).await) else {
+            tracing::warn!(key = %job.key, "a job was cut off again and again and got no further: it waits for its next time");
+            app.jobs.leave_cut_off(&job.key);
+            app.jobs.touch(&job.key, now).await;
+            continue;
+        };
+        match start_with(app, &job.key, &superuser(), Manner::Resume, Some(next)).await {
+            Ok(upid) => tracing::info!(key = %job.key, %upid, tries = next.tries, "a job that was cut off goes on"),
+            Err(error) if matches!(error.kind(), Kind::Busy | Kind::Closed) => {
+                tracing::info!(key = %job.key, %error, "a job that was cut off has to wait");
+            }
+            Err(error) => {
+                tracing::warn!(key = %job.key, %error, "a job that was cut off could not be started: it waits for its next time");
+                app.jobs.leave_cut_off(&job.key);
+                app.jobs.touch(&job.key, now).await;
+            }
+        }
+    }
+}
+
+/// How far a job is that was cut off, as a number that grows.
+async fn progress_made(app: &App, key: &JobKey) -> u64 {
+    match key {
+        // A prune begins with what there is.
+        JobKey::Prune(_) => 0,
+        JobKey::Verify(id) => {
+            let loaded = app.config.get();
+            let job = loaded.config.verify_jobs.iter().find(|verify| verify.job.id == *id);
+            match job.and_then(|verify| app.datastore(&verify.job.store).ok()) {
+                Some(store) => verify::progress_made(&store, &Verification::worker_of_job(&store, id)).await,
+                None => 0,
+            }
+        }
+        JobKey::Gc(store) => match app.datastore(store) {
+            Ok(store) => gc::progress_made(&store).await,
+            Err(_) => 0,
+        },
+    }
+}
+
+/// Starts every job that is due at `now`, and those that wait since the start because they were cut off.
 pub async fn tick(app: &Arc<App>, now: EpochSecs) {
+    go_on_with_cut_off(app, now).await;
     let loaded = app.config.get();
     let zone = local_zone(app).await;
     for job in planned(&loaded.config) {
@@ -62,7 +113,7 @@ pub async fn tick(app: &Arc<App>, now: EpochSecs) {
         if !state.is_some_and(is_due) {
             continue;
         }
-        match start(app, &job.key, &superuser()).await {
+        match start_with(app, &job.key, &superuser(), Manner::Resume, Some(Again::default())).await {
             Ok(upid) => tracing::info!(key = %job.key, %upid, "a scheduled job begins"),
             Err(error) if matches!(error.kind(), Kind::Busy | Kind::Closed) => {
                 tracing::info!(key = %job.key, %error, "a scheduled job has to wait");
@@ -87,10 +138,20 @@ type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// Errors: `Busy` while it runs; `NotFound` if there is none of that name; `Invalid` for a prune that would keep everything.
 pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> {
+    start_with(app, key, auth, Manner::Resume, None).await
+}
+
+/// Starts a garbage collection now, in this manner.
+pub async fn start_gc_by_hand(app: &Arc<App>, store: DatastoreName, manner: Manner, auth: &AuthId) -> Result<Upid> {
+    start_with(app, &JobKey::Gc(store), auth, manner, None).await
+}
+
+/// With `again`, the next daemon goes on with it if this one ends before it does.
+async fn start_with(app: &Arc<App>, key: &JobKey, auth: &AuthId, manner: Manner, again: Option<Again>) -> Result<Upid> {
     let loaded = app.config.get();
     let config = &loaded.config;
     let is_over = |state: &JobState| match state {
-        JobState::Started { upid } => {
+        JobState::Started { upid, .. } => {
             let upid = upid.parse::<Upid>().ok();
             upid.and_then(|upid| app.tasks.state(&upid)).is_some_and(|state| matches!(state, TaskState::Ended(..)))
         }
@@ -109,9 +170,9 @@ pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> 
             let job = config.verify_jobs.iter().find(|verify| verify.job.id == *id);
             start_verify(app, job.ok_or_else(|| no_such("verify-job", id))?, auth).await?
         }
-        JobKey::Gc(store) => start_gc(app, store, auth).await?,
+        JobKey::Gc(store) => start_gc(app, store, manner, auth).await?,
     };
-    claim.started(&upid).await;
+    claim.started(&upid, again).await;
     let (app, name) = (app.clone(), upid.clone());
     tokio::spawn(async move {
         over.await;
@@ -119,6 +180,10 @@ pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> 
             Some(TaskState::Ended(end, status)) => (end, status.to_string()),
             Some(TaskState::Running) | None => (app.clock.now(), "unknown".to_owned()),
         };
+        if again.is_some() && app.lifecycle.phase() != Phase::Serving && CUT_OFF.contains(&status.as_str()) {
+            // It stays as if it ran: the next daemon goes on with it.
+            return drop(claim);
+        }
         claim.finished(&name, end, status).await;
     });
     Ok(upid)
@@ -149,13 +214,20 @@ async fn start_prune(app: &Arc<App>, section: &PruneJobSection, auth: &AuthId) -
 }
 
 async fn start_verify(app: &Arc<App>, section: &VerifyJobSection, auth: &AuthId) -> Result<(Upid, Over)> {
-    let VerifyJobSection { job, ignore_verified, outdated_after } = section.clone();
+    let VerifyJobSection { job, ignore_verified, outdated_after, parts } = section.clone();
     let JobSection { id, store, ns, max_depth, .. } = job;
     let store = app.datastore(&store)?;
     let worker = Verification::worker_of_job(&store, &id);
     let scope = verify::Scope::Namespace { ns, max_depth };
-    let filter = Filter { ignore_verified, outdated_after_days: outdated_after, ..Filter::default() };
-    let job = Verification::job(store, app.compute.clone(), scope, filter);
+    let part = match parts {
+        Some(of) => Part::of_day(local_day(app.clock.now(), &local_zone(app).await), of),
+        None => Part::All,
+    };
+    let filter = match part {
+        Part::All => Filter { ignore_verified, outdated_after_days: outdated_after, ..Filter::default() },
+        _ => Filter::NONE,
+    };
+    let job = Verification { part, ..Verification::job(store, app.compute.clone(), scope, filter) };
     let lifecycle = app.lifecycle.clone();
     let guard = lifecycle.enter()?;
     let closing = async move { lifecycle.draining().await };
@@ -163,13 +235,13 @@ async fn start_verify(app: &Arc<App>, section: &VerifyJobSection, auth: &AuthId)
     Ok((started.upid, Box::pin(async move { drop(started.outcome.await) })))
 }
 
-async fn start_gc(app: &Arc<App>, store: &DatastoreName, auth: &AuthId) -> Result<(Upid, Over)> {
+async fn start_gc(app: &Arc<App>, store: &DatastoreName, manner: Manner, auth: &AuthId) -> Result<(Upid, Over)> {
     let store = app.datastore(store)?;
     let lifecycle = app.lifecycle.clone();
     let (told, over) = oneshot::channel::<()>();
     // The daemon waits for the guard; what is dropped with it tells that the collection is over.
     let guard = (lifecycle.enter()?, told);
     let closing = async move { lifecycle.draining().await };
-    let upid = gc::start(store, &app.tasks, auth, closing, guard).await?;
+    let upid = gc::start(store, manner, &app.tasks, auth, closing, guard).await?;
     Ok((upid, Box::pin(async move { drop(over.await) })))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::scheduled::tick;
+use super::scheduled::{go_on_with_cut_off, tick};
 use super::test_support::{self, ADMIN, Tested};
 use super::{App, api};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::ComputePool;
-use crate::jobs::state::{JobKey, JobStates};
+use crate::jobs::state::{Again, JobKey, JobStates};
 use crate::task::{Listed, Registry};
 
 fn at(name: &str) -> EpochSecs {
@@ -282,4 +282,61 @@ async fn jobs_are_for_those_who_may_do_such_work_themselves() {
         }
     }
     assert!(api::router().routes().any(|route| route.path == "admin/gc"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_in_parts_reads_another_part_each_day() {
+    let (server, app) = server().await;
+    let job = json!({ "id": "parts", "store": "main", "schedule": "02:30 UTC", "parts": 30 });
+    call(&server, "POST", "config/verify", Some(job)).await.expect(200, "");
+    let shown = call(&server, "GET", "config/verify/parts", None).await.json();
+    assert_eq!(shown["data"]["parts"], json!(30));
+    call(&server, "PUT", "config/verify/parts", Some(json!({ "parts": 1 }))).await.expect(400, "parts");
+    let mut told = Vec::new();
+    for (count, day) in [(1, "05"), (2, "06"), (3, "07")] {
+        app.clock.set(at(&format!("2024-06-{day}T12:00:00Z")));
+        let upid = call(&server, "POST", "admin/verify/parts/run", Some(json!({}))).await.json()["data"].clone();
+        ended(&app, count).await;
+        noted(&app, &JobKey::Verify("parts".to_owned())).await;
+        let path = app.tasks.log_path(&upid.as_str().unwrap().parse().unwrap());
+        let log = std::fs::read_to_string(path).unwrap();
+        let part = log.split("only part ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        told.push(part.expect("a part"));
+    }
+    assert!(told[1] == told[0] % 30 + 1 && told[2] == told[1] % 30 + 1, "{told:?}");
+}
+
+/// A server on whose disk a prune job is noted as running, as the last daemon left it; that one is returned as well, for its files.
+async fn server_behind_a_crash(again: Option<Again>) -> ((Tested, Tested), Arc<App>, JobKey) {
+    let key = JobKey::Prune("nightly".to_owned());
+    let (before, died) = server().await;
+    let job = json!({ "id": "nightly", "store": "main", "schedule": "02:30 UTC", "keep-last": 1 });
+    call(&before, "POST", "config/prune", Some(job)).await.expect(200, "");
+    let upid = "UPID:a:00000001:00000001:00000001:665FA6B2:prunejob:main:root@pam:".parse().unwrap();
+    died.jobs.claim(&key).unwrap().started(&upid, again).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut app = test_support::app(dir.path(), test_support::first_users(), []);
+    app.clock = died.clock.clone();
+    app.tasks = Registry::open(&dir.path().join("jobs-tasks"), app.clock.clone()).unwrap();
+    (app.config, app.datastores) = (died.config.clone(), died.datastores.clone());
+    app.jobs = JobStates::open(&before.dir().join("jobs"), ComputePool::new(1).unwrap()).unwrap();
+    let server = test_support::serve(app, dir, 16);
+    let app = server.running.app.clone();
+    ((before, server), app, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_end_of_a_daemon_cut_off_is_gone_on_with_and_not_for_ever() {
+    let again = |tries| Some(Again { tries, progress: 0 });
+    for (before, is_started) in [(None, false), (again(0), true), (again(2), true), (again(3), false)] {
+        let (_servers, app, key) = server_behind_a_crash(before).await;
+        assert_eq!(app.jobs.cut_off(&key), before);
+        go_on_with_cut_off(&app, app.clock.now()).await;
+        let tasks = ended(&app, usize::from(is_started)).await;
+        noted(&app, &key).await;
+        assert!(tasks.iter().all(|task| task.upid.auth_id.to_string() == "root@pam"));
+        assert_eq!(app.jobs.cut_off(&key), None);
+        go_on_with_cut_off(&app, app.clock.now()).await;
+        assert_eq!(ended(&app, tasks.len()).await, tasks, "once a start");
+    }
 }

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::user_book::tests::InMemory;
 use super::{
-    App, Lifecycle, Logins, MetricsPage, NewCertificate, Running, Server, ServerConfig, TlsBook, TlsIdentity,
+    App, Lifecycle, Logins, MetricsPage, NewCertificate, Reports, Running, Server, ServerConfig, TlsBook, TlsIdentity,
     self_signed,
 };
 use crate::auth::{ServerKeys, TicketKeys, TokenKey, Users};
@@ -75,6 +75,7 @@ pub(super) fn app_with(
         clock: Clock::system(),
         metrics: Arc::new(ServerMetrics::new(EpochSecs(0))),
         metrics_page: MetricsPage::default(),
+        reports: Reports::default(),
         tls: TlsBook::new(identity(&self_signed("").unwrap())),
         tasks: task::Registry::open(&dir.join("tasks"), Clock::system()).unwrap(),
         config: LiveConfig::new(DataDir::open(dir).unwrap(), path, config, compute.clone(), datastores.clone()),
@@ -90,13 +91,18 @@ pub(super) fn app_with(
 
 /// A datastore `main` in `dir` without its 65,536 chunk directories, which are made as chunks come.
 pub(super) async fn datastore(dir: &Path) -> Datastore {
+    datastore_named(dir, "main").await
+}
+
+/// The same under another name.
+pub(super) async fn datastore_named(dir: &Path, name: &str) -> Datastore {
     use std::os::unix::fs::PermissionsExt;
-    let base = dir.join("main");
+    let base = dir.join(name);
     for (path, mode) in [(base.clone(), 0o755), (base.join(".chunks"), 0o750)] {
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    let config = DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new("main".parse().unwrap(), base) };
+    let config = DatastoreConfig { sync_level: SyncLevel::None, ..DatastoreConfig::new(name.parse().unwrap(), base) };
     let engine = Engine::start("test", &EngineConfig::default()).unwrap();
     Datastore::open(config, engine, Clock::system()).await.unwrap()
 }

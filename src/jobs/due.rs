@@ -7,6 +7,9 @@ use crate::clock::EpochSecs;
 use crate::config::Config;
 use crate::types::{DatastoreName, Schedule};
 
+/// Seconds of a day.
+const SECS_PER_DAY: i64 = 86_400;
+
 /// A job that the configuration has.
 #[derive(Clone, Debug)]
 pub struct Planned<'a> {
@@ -48,6 +51,12 @@ pub fn next_run(schedule: &Schedule, state: &JobState, zone: &TimeZone) -> Optio
     schedule.next_after(state.last_run(), zone)
 }
 
+/// Number of the day on the wall clock, counted from 1970.
+pub fn local_day(now: EpochSecs, zone: &TimeZone) -> i64 {
+    let offset = jiff::Timestamp::from_second(now.0).map_or(0, |time| zone.to_offset(time).seconds());
+    now.0.saturating_add(i64::from(offset)).div_euclid(SECS_PER_DAY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,13 +87,20 @@ mod tests {
     }
 
     #[test]
+    fn days_are_those_of_the_wall_clock() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let days = [0, 79_199, 79_200, -7_201].map(|now| local_day(EpochSecs(now), &zone));
+        assert_eq!(days, [0, 0, 1, -1]);
+    }
+
+    #[test]
     fn a_run_is_counted_from_the_last() {
         let hourly: Schedule = "hourly".parse().unwrap();
         let upid = "UPID:a:00000001:00000001:00000001:00000E10:prunejob:main:root@pam:".to_owned();
         for (state, next) in [
             (JobState::Created { time: EpochSecs(10) }, 3600),
             (JobState::Created { time: EpochSecs(3600) }, 7200),
-            (JobState::Started { upid: upid.clone() }, 7200),
+            (JobState::Started { upid: upid.clone(), again: None }, 7200),
             (
                 JobState::Finished { upid: upid.clone(), endtime: EpochSecs(9000), status: "OK".into(), updated: None },
                 7200,

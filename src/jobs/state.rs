@@ -4,7 +4,8 @@
 //! DATA/jobs/prunejob-nightly.json   {"created":{"time":…}} → {"started":{"upid":…}} → {"finished":{"upid":…,"endtime":…,"status":…}}
 //! ```
 //!
-//! Memory is what is asked, the files are for the next start. Whether a job runs is known in memory alone: after a crash none does.
+//! Memory is what is asked, the files are for the next start. Whether a job runs is known in memory alone: after a crash none does. One that a schedule
+//! had started is noted with `"again":{"tries":…,"progress":…}`, and gone on with.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,6 +33,26 @@ pub enum JobKey {
     Gc(DatastoreName),
 }
 
+/// A run that is to be gone on with when the daemon dies under it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// How often that has been done since it last got ahead.
+    pub tries: u32,
+    /// How far it was when it began, as the job counts.
+    pub progress: u64,
+}
+
+impl Again {
+    /// Runs that get no further and are cut off before a job is left to its schedule: it may be the job that kills the daemon.
+    pub const TRIES_MAX: u32 = 3;
+
+    /// The next try of a run that is at `progress` now; `None` if it has been tried often enough.
+    pub fn next(self, progress: u64) -> Option<Self> {
+        let tries = if progress > self.progress { 1 } else { self.tries + 1 };
+        (tries <= Self::TRIES_MAX).then_some(Self { tries, progress })
+    }
+}
+
 /// What is known of a job's runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,6 +66,9 @@ pub enum JobState {
     Started {
         /// Its task.
         upid: String,
+        /// If it was started by itself: what the next start of the daemon has to know to go on with it, should it be cut off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Again>,
     },
     /// It has ended.
     Finished {
@@ -88,7 +112,7 @@ impl JobState {
         let begun = |upid: &str| upid.parse::<Upid>().map_or(EpochSecs(0), |upid| upid.start);
         match self {
             Self::Created { time } => *time,
-            Self::Started { upid } | Self::Finished { upid, updated: None, .. } => begun(upid),
+            Self::Started { upid, .. } | Self::Finished { upid, updated: None, .. } => begun(upid),
             Self::Finished { updated: Some(updated), .. } => *updated,
         }
     }
@@ -101,7 +125,7 @@ impl JobState {
                 Self::Finished { upid, endtime, status, updated: Some(now) }
             }
             // Cut off by a crash: how it ended nobody knows.
-            Self::Started { upid } => {
+            Self::Started { upid, .. } => {
                 Self::Finished { endtime: now, status: "unknown".to_owned(), upid, updated: Some(now) }
             }
         }
@@ -129,6 +153,8 @@ struct Inner {
 struct Job {
     state: Option<JobState>,
     running: bool,
+    /// The last daemon died under it, and this one has not gone on with it.
+    cut_off: Option<Again>,
     /// The schedule that was seen last.
     schedule: Option<String>,
 }
@@ -143,7 +169,10 @@ impl JobStates {
             let Some(key) = name.strip_suffix(".json").and_then(JobKey::of) else { continue };
             let bytes = dir.read(&name)?.unwrap_or_default();
             match serde_json::from_slice(&bytes) {
-                Ok(state) => drop(jobs.insert(key, Job { state: Some(state), ..Job::default() })),
+                Ok(state) => {
+                    let cut_off = if let JobState::Started { again, .. } = state { again } else { None };
+                    jobs.insert(key, Job { state: Some(state), cut_off, ..Job::default() });
+                }
                 Err(error) => tracing::warn!(%key, %error, "the state of a job cannot be read: it counts as new"),
             }
         }
@@ -160,6 +189,18 @@ impl JobStates {
     /// Whether it runs.
     pub fn is_running(&self, key: &JobKey) -> bool {
         self.inner.jobs.lock().get(key).is_some_and(|job| job.running)
+    }
+
+    /// What is to be gone on with, because the last daemon ended under it.
+    pub fn cut_off(&self, key: &JobKey) -> Option<Again> {
+        self.inner.jobs.lock().get(key)?.cut_off
+    }
+
+    /// It is not gone on with after all.
+    pub fn leave_cut_off(&self, key: &JobKey) {
+        if let Some(job) = self.inner.jobs.lock().get_mut(key) {
+            job.cut_off = None;
+        }
     }
 
     /// Takes the right to run a job.
@@ -264,21 +305,25 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// It has begun, as this task.
-    pub async fn started(&self, upid: &Upid) {
+    /// It has begun, as this task; with `again`, the next daemon goes on with it if this one dies, or drops this claim, before it has ended.
+    pub async fn started(&self, upid: &Upid, again: Option<Again>) {
         let upid = upid.to_string();
-        self.states.change(&self.key, |job| job.state = Some(JobState::Started { upid })).await;
+        let begin = |job: &mut Job| {
+            job.cut_off = None;
+            job.state = Some(JobState::Started { upid, again });
+        };
+        self.states.change(&self.key, begin).await;
         self.states.inner.turned.notify_waiters();
     }
 
     /// It has ended.
     pub async fn finished(self, upid: &Upid, endtime: EpochSecs, status: String) {
         let upid = upid.to_string();
-        let begun = JobState::Started { upid: upid.clone() };
-        let ended = JobState::Finished { upid, endtime, status, updated: None };
+        let is_it = |state: &JobState| matches!(state, JobState::Started { upid: begun, .. } if *begun == upid);
+        let ended = JobState::Finished { upid: upid.clone(), endtime, status, updated: None };
         let end = |job: &mut Job| {
             // Not if the job was removed meanwhile.
-            if job.state.as_ref() == Some(&begun) {
+            if job.state.as_ref().is_some_and(is_it) {
                 job.state = Some(ended);
             }
         };
@@ -321,9 +366,9 @@ mod tests {
 
         let claim = all.claim(&key).unwrap();
         assert_eq!(all.claim(&key).unwrap_err().to_string(), "job 'prunejob-nightly' is already running");
-        claim.started(&upid(300)).await;
+        claim.started(&upid(300), None).await;
         all.touch(&key, EpochSecs(310)).await;
-        assert_eq!(all.get(&key), Some(JobState::Started { upid: upid(300).to_string() }), "it runs on");
+        assert_eq!(all.get(&key), Some(JobState::Started { upid: upid(300).to_string(), again: None }), "it runs on");
         let text = std::fs::read_to_string(dir.path().join("jobs/prunejob-nightly.json")).unwrap();
         assert_eq!(text, format!(r#"{{"started":{{"upid":"{}"}}}}"#, upid(300)));
         claim.finished(&upid(300), EpochSecs(320), "OK".to_owned()).await;
@@ -336,15 +381,29 @@ mod tests {
         assert_eq!((next.get(&key), states(dir.path()).get(&key)), (None, None));
     }
 
+    #[test]
+    fn what_gets_no_further_is_tried_three_times() {
+        let try_again = |made: [u64; 6]| {
+            let mut again = Some(Again::default());
+            made.map(|progress| {
+                again = again.and_then(|again| again.next(progress));
+                again.map_or(0, |again| again.tries)
+            })
+        };
+        assert_eq!(try_again([0, 0, 0, 0, 0, 0]), [1, 2, 3, 0, 0, 0]);
+        assert_eq!(try_again([0, 0, 5, 5, 4, 6]), [1, 2, 1, 2, 3, 1]);
+        assert_eq!(try_again([1, 2, 3, 4, 5, 6]), [1; 6]);
+    }
+
     #[tokio::test]
     async fn who_has_seen_a_run_end_may_start_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let (key, all) = (JobKey::Gc("main".parse().unwrap()), states(dir.path()));
         let first = all.claim(&key).unwrap();
-        first.started(&upid(1)).await;
+        first.started(&upid(1), None).await;
         assert_eq!(all.claim_behind(&key, |_| false).await.unwrap_err().kind(), Kind::Busy, "it runs");
         // Two have seen it end, and it is not yet written down.
-        let over = [JobState::Started { upid: upid(1).to_string() }];
+        let over = [JobState::Started { upid: upid(1).to_string(), again: None }];
         let behind = |over: &[JobState]| {
             let (all, key, over) = (all.clone(), key.clone(), over.to_vec());
             let is_over = move |state: &JobState| over.contains(state) || matches!(state, JobState::Finished { .. });
@@ -359,7 +418,7 @@ mod tests {
         let late = behind(&over);
         tokio::task::yield_now().await;
         assert!(!late.is_finished(), "whether the second begins is not known yet");
-        second.started(&upid(3)).await;
+        second.started(&upid(3), None).await;
         assert_eq!(late.await.unwrap().unwrap_err().kind(), Kind::Busy, "it runs");
     }
 
@@ -369,12 +428,17 @@ mod tests {
         let key = JobKey::Gc("main".parse().unwrap());
         let died = states(dir.path());
         let claim = died.claim(&key).unwrap();
-        claim.started(&upid(300)).await;
+        let again = Again { tries: 1, progress: 7 };
+        claim.started(&upid(300), Some(again)).await;
         std::fs::OpenOptions::new().create_new(true).write(true).open(dir.path().join("jobs/prunejob-x.json")).unwrap();
         let next = states(dir.path());
         assert!(!next.is_running(&key));
+        assert_eq!((next.cut_off(&key), died.cut_off(&key)), (Some(again), None), "the next daemon goes on with it");
         assert_eq!(next.get(&key).unwrap().last_run(), EpochSecs(300));
         assert_eq!(next.get(&JobKey::Prune("x".to_owned())), None, "an empty file is no state");
+        next.claim(&key).unwrap().started(&upid(310), again.next(7)).await;
+        assert_eq!(next.cut_off(&key), None, "it has done so");
+        assert_eq!(states(dir.path()).cut_off(&key), Some(Again { tries: 2, progress: 7 }));
         next.touch(&key, EpochSecs(400)).await;
         assert!(matches!(next.get(&key), Some(JobState::Finished { status, .. }) if status == "unknown"));
     }

@@ -21,7 +21,7 @@ use super::explain::{failed, no_entry};
 use super::layout::{NOTES_FILE, PROTECTED_FILE};
 use super::lock::{DirLock, confirm_real, refuse_links};
 use super::snapshot::{GroupFilter, SnapshotDir, read_owner};
-use super::tree;
+use super::tree::{self, GroupInfo};
 use crate::engine::{Disk, LockMode};
 use crate::error::{Error, Result};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
@@ -113,6 +113,20 @@ impl Datastore {
         Ok(owned.await?.into_iter().flatten().collect())
     }
 
+    /// Every group of a namespace with its snapshots, sorted, or why it cannot be read: that costs no other group. One without an owner, or
+    /// with one that makes no sense, is logged and left out, as in listings.
+    pub async fn groups_or_faults(&self, ns: &Namespace) -> Result<Vec<(Group, Result<GroupInfo>)>> {
+        let groups = self.group_dirs(ns, &GroupFilter::default()).await?;
+        let looked = self.each_group(ns, groups, |disk, layout, ns, group| {
+            let found = match tree::group_info(disk, layout, ns, group.clone()) {
+                Ok(None) => unreadable_owner(disk, &layout.owner(ns, &group), &group).map(Err),
+                found => found.transpose(),
+            };
+            Ok(found.map(|found| (group, found)))
+        });
+        Ok(looked.await?.into_iter().flatten().collect())
+    }
+
     /// All snapshots of a group, oldest first, unfinished ones too. A group that is not there is an error.
     pub async fn snapshot_states(&self, ns: &Namespace, group: &Group) -> Result<Vec<SnapshotState>> {
         self.confirm_place().await?;
@@ -127,6 +141,12 @@ pub(super) fn owner_of(disk: &Disk, path: &Path, group: &Group) -> Result<AuthId
         return Err(no_entry());
     }
     read_owner(disk, path, group)
+}
+
+/// Why nobody can tell whether a group has an owner; `None` if it has one, or certainly none.
+fn unreadable_owner(disk: &Disk, path: &Path, group: &Group) -> Option<Error> {
+    let certain = [libc::ENOENT, libc::ENOTDIR, libc::EISDIR, libc::ELOOP];
+    read_owner(disk, path, group).err().filter(|e| e.errno().is_some_and(|errno| !certain.contains(&errno)))
 }
 
 /// Whether the marker is there.

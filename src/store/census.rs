@@ -1,6 +1,7 @@
 //! How many groups and snapshots there are, from names of directories alone: what monitoring asks for every few seconds.
 
 use super::Datastore;
+use super::datastore::Inner;
 use super::layout::Layout;
 use super::tree;
 use crate::clock::EpochSecs;
@@ -21,6 +22,8 @@ pub struct GroupCensus {
     pub group: Group,
     /// How many snapshots, unfinished ones included.
     pub snapshots: u64,
+    /// How many of them are marked as failed; `None` until [`Datastore::survey_marks`] has been through.
+    pub failed: Option<u64>,
     /// Time of the newest that has its manifest.
     pub newest: Option<EpochSecs>,
 }
@@ -68,8 +71,8 @@ impl Datastore {
             let found = self.engine().run(move |disk| tree::groups(disk, &layout, &place)).await?;
             // The namespace may be removed meanwhile.
             for piece in found.unwrap_or_default().chunks(GROUPS_PER_PIECE) {
-                let (layout, place, piece) = (Layout::new(self.base_path()), ns.clone(), piece.to_vec());
-                groups.extend(self.engine().run(move |disk| look(disk, &layout, &place, piece)).await??);
+                let (place, piece) = (ns.clone(), piece.to_vec());
+                groups.extend(self.inner.run(move |disk, store| look(disk, store, &place, piece)).await?);
             }
         }
         let gc = summary(&self.gc_status().await?);
@@ -77,7 +80,8 @@ impl Datastore {
     }
 }
 
-fn look(disk: &Disk, layout: &Layout, ns: &Namespace, groups: Vec<Group>) -> Result<Vec<GroupCensus>> {
+fn look(disk: &Disk, store: &Inner, ns: &Namespace, groups: Vec<Group>) -> Result<Vec<GroupCensus>> {
+    let layout = &store.layout;
     let mut found = Vec::with_capacity(groups.len());
     for group in groups {
         let snapshots = tree::snapshots(disk, layout, ns, &group)?;
@@ -86,7 +90,8 @@ fn look(disk: &Disk, layout: &Layout, ns: &Namespace, groups: Vec<Group>) -> Res
         }
         let finished = snapshots.iter().rev().find(|snapshot| disk.stat(&layout.manifest(ns, snapshot)).is_ok());
         let newest = finished.map(crate::types::Snapshot::time);
-        found.push(GroupCensus { ns: ns.clone(), group, snapshots: snapshots.len() as u64, newest });
+        let failed = store.marks.count(ns, &snapshots);
+        found.push(GroupCensus { ns: ns.clone(), group, snapshots: snapshots.len() as u64, failed, newest });
     }
     Ok(found)
 }

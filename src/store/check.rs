@@ -88,6 +88,8 @@ impl Checker {
         if !report.missing.is_empty() {
             self.confirm_place(engine).await?;
             chunks.suspects.mark(report.missing.iter().map(|(digest, _)| *digest));
+            // A backup whose sweep saw it before it went asks for it once more.
+            chunks.custody.taken.note(report.missing.iter().map(|(digest, _)| *digest));
         }
         report.elapsed = started.elapsed();
         Ok(report)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::budget::BackgroundConfig;
 use super::operations::MaintenanceMode;
 use crate::types::DatastoreName;
 
@@ -64,7 +65,13 @@ pub struct GcConfig {
     pub memory_max: u64,
     /// What was last used so many minutes before a run stays, whoever names it.
     pub cutoff_minutes: u32,
+    /// Bytes that are kept for it, for when the disk is full; 0 for none.
+    pub reserve_bytes: u64,
 }
+
+/// [`GcConfig::reserve_bytes`] unless it is set. What a run writes takes some kilobytes; the rest is for file systems that need new space for the
+/// metadata in which a removal is noted.
+pub const GC_RESERVE_BYTES: u64 = 4 << 20;
 
 /// [`GcConfig::cutoff_minutes`] unless it is set (spec 07 §1): a day, for `relatime` mounts, and five minutes for clocks.
 pub const GC_CUTOFF_MINUTES: u32 = 1445;
@@ -72,7 +79,12 @@ pub const GC_CUTOFF_MINUTES: u32 = 1445;
 impl Default for GcConfig {
     /// 256 MiB: 23 million chunks, some 90 TB of images, in one pass.
     fn default() -> Self {
-        Self { method: GcMethod::default(), memory_max: 256 << 20, cutoff_minutes: GC_CUTOFF_MINUTES }
+        Self {
+            method: GcMethod::default(),
+            memory_max: 256 << 20,
+            cutoff_minutes: GC_CUTOFF_MINUTES,
+            reserve_bytes: GC_RESERVE_BYTES,
+        }
     }
 }
 
@@ -102,6 +114,8 @@ pub struct DatastoreConfig {
     pub maintenance: Option<MaintenanceMode>,
     /// What garbage collection is told.
     pub gc: GcConfig,
+    /// What all background work is told.
+    pub background: BackgroundConfig,
 }
 
 impl DatastoreConfig {
@@ -118,6 +132,7 @@ impl DatastoreConfig {
             maintenance: None,
             verify_new: false,
             gc: GcConfig::default(),
+            background: BackgroundConfig::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Making a datastore, and looking at one that is to be opened or adopted.
 //!
 //! The modes are those of spec 01 §1.2, so that a server of the original kind can take the directory over and the reverse. Adoption
-//! ([`verify`]) asks for exactly these, of every directory. A start ([`check_top`]) looks at three objects only, for 65,536 directories take
+//! ([`verify`]) asks for exactly these, of every directory. A start ([`check_top`]) looks at four objects only, for 65,536 directories take
 //! minutes on a slow disk, and refuses what cannot work or lets strangers write. A chunk directory that is missing is made when a chunk wants
 //! to go there, one with wrong modes names itself then.
 
@@ -326,8 +326,22 @@ fn stat(disk: &Disk, path: &Path) -> Result<FileMeta> {
     })
 }
 
-/// Looks at base, `.chunks` and `.lock`, and says who owns new objects: `owner` or, when we run as root (`user` 0), the base's owner.
-/// `None` if that is us.
+/// Refuses what is not a datastore yet: its directories may be missing, or not be on the disk.
+fn check_finished(disk: &Disk, layout: &Layout) -> Result<()> {
+    let marker = layout.base().join(MARKER);
+    match disk.lstat(&marker) {
+        Ok(_) => Err(Error::invalid(format!(
+            "{marker:?} exists: the creation of this datastore was cut off, or goes on; complete it with the command that began it, \
+            `ringvault datastore create` or `ringvault datastore init`, or remove {:?}",
+            layout.base()
+        ))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("unable to stat", &marker, e)),
+    }
+}
+
+/// Looks at base, the creation's marker, `.chunks` and `.lock`, and says who owns new objects: `owner` or, when we run as root (`user` 0),
+/// the base's owner. `None` if that is us.
 pub(super) fn check_top(
     disk: &Disk,
     layout: &Layout,
@@ -336,6 +350,7 @@ pub(super) fn check_top(
     exact: bool,
 ) -> Result<Option<(u32, u32)>> {
     let base = stat(disk, layout.base())?;
+    check_finished(disk, layout)?;
     let owner = owner.unwrap_or((base.uid, base.gid));
     if user != 0 && base.uid != user {
         return Err(Error::invalid(format!(
@@ -495,6 +510,10 @@ mod tests {
         make(&base, Disk::with_fault(crash)).await.unwrap_err();
         let before = tree(&base);
         assert!(base.join(".chunks/0000").is_dir() && base.join(MARKER).is_file(), "{before:?}");
+        for exact in [false, true] {
+            let text = check_top(&Disk::real(), &Layout::new(&base), None, 0, exact).unwrap_err().to_string();
+            assert!(text.contains("the creation of this datastore was cut off"), "{text}");
+        }
         for name in ["host", "x", ".chunks/x", ".chunks/0000/chunk", ".chunks/FFFF", ".chunks/0001x"] {
             let path = base.join(name);
             std::fs::File::create_new(&path)

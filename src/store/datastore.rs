@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::attributes::owner_of;
 use super::backup::BackupLease;
 use super::begin::Begin;
+use super::budget::Budget;
 use super::check::{Checker, Freshness};
 use super::chunk_store::{ChunkStore, Inserted};
 use super::claims::Claims;
@@ -25,6 +26,7 @@ use super::listing;
 use super::lock::{DirLock, Refusal, refuse_links};
 use super::manifest_cache::ManifestCache;
 use super::manifest_lock::ManifestLocks;
+use super::marks::Marks;
 use super::network_fs::is_network_fs;
 use super::operations::{ActiveOperations, MaintenanceMode, Operation, OperationGuard, Operations};
 use super::presence::CheckReport;
@@ -38,9 +40,9 @@ use super::taken::{TakenWatch, Taking};
 use super::temps::{self, Temps};
 use super::tree::{self, GroupInfo};
 use crate::clock::{Clock, EpochSecs};
-use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode};
+use crate::engine::{Buffer, Class, Disk, Engine, FsUsage, LockMode, io_pressure};
 use crate::error::{Error, Kind, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, VerifyOutcome};
 use crate::metrics::StoreMetrics;
 use crate::sync::Mutex;
 use crate::types::{ArchiveKind, ArchiveName, AuthId, ChunkSize, DatastoreName, Digest, Group, Namespace, Snapshot};
@@ -86,6 +88,8 @@ pub(super) struct Inner {
     pub(super) operations: Arc<Operations>,
     /// What listings have read of snapshots.
     pub(super) manifests: ManifestCache,
+    /// Which snapshots are marked as failed.
+    pub(super) marks: Marks,
     /// Pieces of listings that are under way at a time.
     pub(super) listing_places: Arc<Semaphore>,
     /// Whether groups and snapshots lie where the times of directories cannot be trusted.
@@ -94,6 +98,7 @@ pub(super) struct Inner {
     /// Whether `.chunks` lies on another file system than the base.
     pub(super) chunks_elsewhere: bool,
     pub(super) metrics: StoreMetrics,
+    pub(super) budget: Budget,
 }
 
 impl Inner {
@@ -113,9 +118,11 @@ impl Inner {
         let temps = Arc::new(Temps::new(layout.base(), engine.clone()));
         let durable = Durable::new(config.sync_level, owner, temps);
         let name = config.name.as_str();
+        let budget = Budget::new(name, &config.background, io_pressure);
         let listing_places = listing::places(&engine);
         let process_lock = process_lock::open(disk, &layout.lock_file()).map_err(opening)?;
         let custody = Arc::clone(&process_lock.custody);
+        engine.want_idle_priority(config.background.idle_priority);
         Ok(Self {
             manifest_locks: ManifestLocks::new(layout.base(), config.lock_dir.as_deref(), name),
             owner_turns: Claims::default(),
@@ -130,6 +137,7 @@ impl Inner {
             clock,
             durable,
             manifests: ManifestCache::default(),
+            marks: Marks::default(),
             listing_places,
             tree_is_remote,
             process_lock,
@@ -137,6 +145,7 @@ impl Inner {
             network_fs,
             chunks_elsewhere,
             metrics: StoreMetrics::default(),
+            budget,
         })
     }
 
@@ -192,6 +201,10 @@ impl Inner {
             edit(&mut manifest);
             let stored = store_manifest(disk, &inner.durable, &path, &manifest.to_blob());
             inner.manifests.forget(&ns, &snapshot);
+            if stored.is_ok() {
+                let is_failed = manifest.verify_state().is_some_and(|found| found.state == VerifyOutcome::Failed);
+                inner.marks.note(&ns, &snapshot, is_failed);
+            }
             drop(lock);
             stored
         })
@@ -257,6 +270,8 @@ impl Datastore {
         let DatastoreConfig { name, path, owner, lock_dir, .. } = (*self.config()).clone();
         self.inner.durable.set_level(config.sync_level);
         self.set_maintenance(config.maintenance.clone());
+        self.inner.engine.want_idle_priority(config.background.idle_priority);
+        self.inner.budget.set(&config.background);
         *self.inner.config.lock() = Arc::new(DatastoreConfig { name, path, owner, lock_dir, ..config });
     }
 
@@ -288,6 +303,11 @@ impl Datastore {
     /// What it counts.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.inner.metrics
+    }
+
+    /// What background work asks before each step, so that backups come first.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Its clock.
@@ -474,7 +494,8 @@ impl Datastore {
         freshness: Freshness,
         progress: impl FnMut(usize) + Send,
     ) -> Result<CheckReport> {
-        let Inner { checker, chunks, engine, .. } = &*self.inner;
+        let Inner { checker, chunks, engine, budget, .. } = &*self.inner;
+        let _append = (class == Class::Interactive).then(|| budget.append());
         checker.check(engine, chunks, digests, class, freshness, progress).await
     }
 
@@ -499,9 +520,19 @@ impl Datastore {
         self.inner.chunks.suspects.mark(digests.iter().copied());
     }
 
-    /// What lies at the place of a chunk. An error is the machine's: then nothing is known.
+    /// How many chunks are doubtful now.
+    pub fn suspects(&self) -> usize {
+        self.inner.chunks.suspects.count()
+    }
+
+    /// A chunk has been seen to be whole: it is doubtful no longer.
+    pub fn trust(&self, digest: &Digest) {
+        self.inner.chunks.suspects.clear(digest);
+    }
+
+    /// What lies at the place of a chunk, read in the background. An error is the machine's: then nothing is known.
     pub async fn load_chunk(&self, digest: &Digest) -> Result<Stored> {
-        self.inner.chunks.load(&self.inner.engine, digest).await
+        self.inner.chunks.load(&self.inner.engine.in_background(), digest).await
     }
 
     /// Reads a chunk again that was found to be bad, from the disk itself if that can be had. If `judge` says the same of it, it becomes
@@ -519,10 +550,10 @@ impl Datastore {
         Ok(doubt)
     }
 
-    /// The chunks of one prefix directory with their inode numbers, without a look at any inode.
+    /// The chunks of one prefix directory with their inode numbers, without a look at any inode; in the background.
     pub async fn chunk_inodes(&self, prefix: u16) -> Result<Vec<(Digest, u64)>> {
         let dir = self.inner.layout.chunk_dir(prefix);
-        self.inner.run(move |disk, _| set_aside::chunk_inodes(disk, &dir)).await
+        self.inner.engine.in_background().run(move |disk| set_aside::chunk_inodes(disk, &dir)).await?
     }
 
     /// Announces that chunks are about to be removed or renamed. Whoever takes a chunk out of the store holds this around it, the claim of

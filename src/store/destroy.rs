@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::datastore::Datastore;
 use super::explain::failed;
-use super::layout::{CHUNKS_DIR, NAMESPACE_DIR};
+use super::layout::{CHUNKS_DIR, NAMESPACE_DIR, is_own_state};
 use super::temps::RECORD_PREFIX;
 use crate::engine::{Disk, FileKind};
 use crate::error::Result;
@@ -89,12 +89,12 @@ fn remove_top(disk: &Disk, path: PathBuf) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The lock file, our records of temporary files, and the directory, if nothing else is in it.
+/// The lock file, our records of temporary files and of jobs that were cut off, and the directory, if nothing else is in it.
 fn remove_base(disk: &Disk, base: &std::path::Path) -> Result<(Vec<String>, Option<String>)> {
     let error = |e| failed("unable to remove", base, e);
     let mut others = Vec::new();
     for entry in disk.read_dir(base).map_err(error)? {
-        if entry.name == ".lock" || entry.name.starts_with(RECORD_PREFIX) {
+        if entry.name == ".lock" || entry.name.starts_with(RECORD_PREFIX) || is_own_state(&entry.name) {
             gone(disk.unlink(&base.join(&entry.name))).map_err(error)?;
         } else if others.len() < NAMES_MAX {
             others.push(entry.name);
@@ -129,6 +129,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, base.join("host")).unwrap();
         std::os::unix::fs::symlink(&elsewhere, base.join("vm/100/link")).unwrap();
         std::fs::create_dir(base.join("lost+found")).unwrap();
+        std::fs::File::create_new(base.join(".ringvault-gc-reserve")).unwrap();
         let mut told = Vec::new();
         let remains = store.destroy(|done, of| told.push((done, of))).await.unwrap();
         assert_eq!(told, [(2, 2)]);

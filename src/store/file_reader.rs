@@ -57,6 +57,10 @@ impl OpenFile {
 }
 
 impl FileReader {
+    pub(super) fn in_background(self) -> Self {
+        Self { engine: self.engine.in_background(), ..self }
+    }
+
     pub(super) fn new(engine: Engine, open: OpenFile) -> Self {
         Self { engine, open: Arc::new(open) }
     }

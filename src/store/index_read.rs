@@ -11,8 +11,8 @@ use crate::format::fixed_index::{self, FIXED_ENTRY_BYTES, FixedHeader};
 use crate::format::index::{INDEX_HEADER_BYTES, IndexCsum};
 use crate::types::{ArchiveKind, Digest};
 
-/// How much of an index is read at a time: the largest number of whole entries of either kind in about 1 MiB.
-const SCAN_BLOCK_BYTES: u64 = (1 << 20) / 160 * 160;
+/// How much of an index is read at a time at most: the largest number of whole entries of either kind in about 1 MiB.
+pub const SCAN_BLOCK_BYTES: u64 = (1 << 20) / 160 * 160;
 
 // 160 is a multiple of 32 and of 40.
 const _: () =
@@ -105,6 +105,11 @@ impl IndexReader {
         &self.file
     }
 
+    /// The same, read in the background.
+    pub fn in_background(self) -> Self {
+        Self { file: self.file.in_background(), ..self }
+    }
+
     /// Starts reading the entries from the first.
     pub fn scan(&self) -> IndexScan {
         IndexScan {
@@ -175,6 +180,11 @@ impl IndexScan {
             .await??;
         self.state = Some(state);
         Ok(Some(entries))
+    }
+
+    /// Bytes of the file that have not been read yet.
+    pub fn left_bytes(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| self.file.size_bytes().saturating_sub(state.offset))
     }
 
     /// The checksum over all entries; `None` before [`Self::next_block`] has said that there are no more.

@@ -24,6 +24,21 @@ pub const LOCK_FILE: &str = ".lock";
 /// Name of the file with the status of the last garbage collection.
 pub const GC_STATUS_FILE: &str = ".gc-status";
 
+/// Name of the file that says how far a garbage collection was that has not ended. A name that begins with a dot is passed over by everybody
+/// who lists a datastore.
+pub const GC_PROGRESS_FILE: &str = ".ringvault-gc-progress";
+
+/// Name of the file whose space garbage collection may use when there is no other.
+pub const GC_RESERVE_FILE: &str = ".ringvault-gc-reserve";
+
+/// What the names of files begin with that say what a verification has seen which has not ended.
+pub const VERIFY_PROGRESS_PREFIX: &str = ".ringvault-verify-";
+
+/// Whether a file in the base directory is one of those above: of use to this program alone, and to nobody when the datastore goes.
+pub fn is_own_state(name: &str) -> bool {
+    name == GC_PROGRESS_FILE || name == GC_RESERVE_FILE || name.starts_with(VERIFY_PROGRESS_PREFIX)
+}
+
 /// Name of the file in a group that says who owns it.
 pub const OWNER_FILE: &str = "owner";
 

@@ -17,10 +17,13 @@
 //! | what a maintenance mode refuses | `operations` |
 //! | what becomes of a bad chunk | `set_aside` |
 //! | how a running backup hears of what a job takes away | `taken` |
+//! | what a look over all indexes needs | `survey` |
+//! | how many snapshots are marked as failed | `marks` |
 
 mod attributes;
 mod backup;
 mod begin;
+mod budget;
 mod census;
 mod check;
 mod chunk_store;
@@ -38,6 +41,7 @@ mod file_reader;
 mod gc_status;
 mod index_read;
 mod index_write;
+mod journal;
 pub mod layout;
 mod lease;
 mod listing;
@@ -45,6 +49,7 @@ mod live_set;
 mod lock;
 mod manifest_cache;
 mod manifest_lock;
+mod marks;
 mod network_fs;
 mod operations;
 pub mod presence;
@@ -53,6 +58,7 @@ mod reader;
 mod removal;
 mod set_aside;
 mod snapshot;
+mod survey;
 mod suspects;
 mod sweep;
 mod sweep_plan;
@@ -62,17 +68,19 @@ mod tree;
 
 pub use attributes::{GROUP_NOTES_BYTES_MAX, SnapshotState};
 pub use backup::{BackupLease, Base};
+pub use budget::{BackgroundConfig, Budget, Cause, Guest, Rate, Share as BudgetShare, Turn, Waited};
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
-pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GcConfig, GcMethod, SyncLevel};
+pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, GcConfig, GcMethod, SyncLevel};
 pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use destroy::LeftBehind;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
-pub use index_read::{IndexEntry, IndexReader, IndexScan};
+pub use index_read::{IndexEntry, IndexReader, IndexScan, SCAN_BLOCK_BYTES};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};
+pub use journal::Journal;
 pub use listing::{GroupListing, GroupSummary, SnapshotListing};
 pub use manifest_cache::ListingCounters;
 pub use operations::{
@@ -84,6 +92,7 @@ pub use reader::ReaderLease;
 pub use removal::{OnProtected, RemovalReport};
 pub use set_aside::{Doubt, Stored};
 pub use snapshot::{FileInfo, GroupFilter, LoadedManifest, SnapshotInfo};
+pub use survey::{Found, IndexedSnapshot, SetAside};
 pub use suspects::SUSPECTS_MAX;
 pub use taken::{Stay, Taken, TakenWatch, Taking};
 pub use temps::RECORD_PREFIX;

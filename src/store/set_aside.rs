@@ -32,6 +32,16 @@ pub enum Stored {
     NoChunk(io::Error),
 }
 
+impl Stored {
+    /// How many bytes were read.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Blob(bytes) => bytes.len() as u64,
+            Self::Absent | Self::NoChunk(_) => 0,
+        }
+    }
+}
+
 /// What became of a doubted chunk.
 #[derive(Debug)]
 pub enum Doubt<G, F> {

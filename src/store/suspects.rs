@@ -46,7 +46,12 @@ impl Suspects {
         self.inner.lock().marked.contains_key(digest)
     }
 
-    /// It was written anew.
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.inner.lock().marked.len()
+    }
+
+    /// It was written anew, or seen to be whole.
     pub(super) fn clear(&self, digest: &Digest) {
         self.inner.lock().marked.remove(digest);
     }
@@ -93,7 +98,9 @@ mod tests {
     fn written_anew_it_is_no_longer_doubted() {
         let suspects = Suspects::default();
         suspects.mark([digest(1)]);
+        assert_eq!(suspects.count(), 1);
         suspects.clear(&digest(1));
+        assert_eq!(suspects.count(), 0);
         assert!(!suspects.contains(&digest(1)));
     }
 }

@@ -95,6 +95,11 @@ impl Board {
         }
     }
 
+    /// Tells those that watch of chunks that are gone by somebody else's doing: nobody has announced it, and nobody waits for it.
+    pub(super) fn note(&self, digests: impl Iterator<Item = Digest>) {
+        self.inner.lock().write(digests);
+    }
+
     /// Remembers what is taken from now on.
     pub(super) fn watch(self: &Arc<Self>) -> TakenWatch {
         let mut inner = self.inner.lock();
@@ -110,7 +115,7 @@ impl Inner {
         self.first + self.log.len() as u64
     }
 
-    fn write(&mut self, digests: Vec<Digest>) {
+    fn write(&mut self, digests: impl IntoIterator<Item = Digest>) {
         if self.watches.is_empty() {
             return;
         }

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::layout::{CHUNKS_DIR, GC_STATUS_FILE, NAMESPACE_DIR, is_temp_name, random_suffix};
+use super::layout::{CHUNKS_DIR, GC_STATUS_FILE, NAMESPACE_DIR, is_own_state, is_temp_name, random_suffix};
 use crate::engine::{Disk, DiskFile, Engine, LockMode};
 use crate::sync::Mutex;
 use crate::types::BackupType;
@@ -159,7 +159,7 @@ fn is_temp_path(path: &Path) -> bool {
     let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
     let name = path.file_name().and_then(|n| n.to_str()).is_some_and(is_temp_name);
     let top = path.components().next().and_then(|c| c.as_os_str().to_str());
-    let status = |t: &str| t.strip_prefix(GC_STATUS_FILE).is_some_and(|rest| rest.starts_with(".tmp_"));
+    let status = |t: &str| t.rsplit_once(".tmp_").is_some_and(|(name, _)| name == GC_STATUS_FILE || is_own_state(name));
     let top =
         top.is_some_and(|t| t == CHUNKS_DIR || t == NAMESPACE_DIR || t.parse::<BackupType>().is_ok() || status(t));
     plain && name && top
@@ -226,6 +226,7 @@ mod tests {
             "vm/100/2024-06-05T14:23:38Z/x.img.tmp_fidx",
             "ns/a/host/x/2024/y.tmp_didx",
             ".gc-status.tmp_AbC123",
+            ".ringvault-gc-progress.tmp_AbC123",
         ];
         for path in good.into_iter().chain([
             "vm/100/2024-06-05T14:23:38Z/x.img.fidx",

@@ -7,6 +7,7 @@
 //! tasks/XX/UPID   log lines, the last one says how it ended      XX = low byte of the daemon's start time
 //! tasks/active    one UPID a line: running ones
 //! tasks/archive   `UPID endtime(%08X) status`, oldest first
+//! tasks/history/  what the jobs of each datastore came to, in figures
 //! ```
 
 //!
@@ -15,6 +16,7 @@
 mod book;
 mod entry;
 mod filter;
+mod history;
 mod line_index;
 mod lists;
 mod log_reader;
@@ -24,5 +26,6 @@ mod writer;
 pub use book::{Listed, Walk};
 pub use entry::{TaskStatus, log_line};
 pub use filter::{Filter, StatusClass, store_of};
+pub use history::{RUNS_KEPT, Run, RunKind};
 pub use log_reader::{Download, Page, TaskLog};
 pub use registry::{ENDED_TASKS_KEPT, Registry, Task, TaskState};

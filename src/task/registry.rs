@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::book::{Book, Walk};
 use super::entry::TaskStatus;
+use super::history::{Draft, Run, RunKind};
 use super::log_reader::{LogReader, TaskLog};
-use super::writer::Writer;
+use super::writer::{Ending, Writer};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::Disk;
 use crate::error::{IoContext, Kind, Result};
 use crate::metrics::{TaskMetrics, TaskResult};
-use crate::types::{AuthId, Upid};
+use crate::sync::Mutex;
+use crate::types::{AuthId, DatastoreName, Upid};
 
 /// How many ended tasks are kept, with their logs, unless the configuration says otherwise; the oldest go first.
 pub const ENDED_TASKS_KEPT: usize = 20_000;
@@ -101,6 +105,7 @@ impl Registry {
             abort,
             warnings: AtomicU64::new(0),
             lost_lines: AtomicU64::new(0),
+            run: Mutex::new(None),
             ended: false,
         })
     }
@@ -140,6 +145,11 @@ impl Registry {
         self.inner.reader.open(upid, self.log_path(upid), active).await
     }
 
+    /// What the jobs of a datastore came to, the run that ended last at the end; of each kind the last [`super::RUNS_KEPT`].
+    pub async fn history(&self, store: &DatastoreName) -> Result<Vec<Run>> {
+        self.inner.writer.history(store.clone()).await
+    }
+
     /// Path of a task's log, running or ended.
     pub fn log_path(&self, upid: &Upid) -> PathBuf {
         self.inner.writer.log_path(upid)
@@ -159,6 +169,7 @@ pub struct Task {
     abort: watch::Sender<bool>,
     warnings: AtomicU64,
     lost_lines: AtomicU64,
+    run: Mutex<Option<Draft>>,
     ended: bool,
 }
 
@@ -179,6 +190,18 @@ impl Task {
     pub fn warn(&self, line: impl Into<String>) {
         self.warnings.fetch_add(1, Ordering::Relaxed);
         self.log(format!("WARN: {}", line.into()));
+    }
+
+    /// This task is a run of that kind, which the history of the datastore will show when it has ended.
+    pub fn is_run_of(&self, store: &DatastoreName, kind: RunKind) {
+        *self.run.lock() = Some(Draft { store: store.clone(), kind, figures: Value::Null });
+    }
+
+    /// What it came to so far, an object of numbers for the history.
+    pub fn figures(&self, figures: &impl Serialize) {
+        if let Some(run) = self.run.lock().as_mut() {
+            run.figures = serde_json::to_value(figures).unwrap_or_default();
+        }
     }
 
     /// Ends the task with its result, and waits until that is in the log.
@@ -221,7 +244,9 @@ impl Task {
             TaskStatus::Error(_) | TaskStatus::Unknown => TaskResult::Error,
         };
         self.registry.metrics.task_ended(&self.upid.worker_type, result, self.registry.clock.now());
-        Some(self.registry.writer.end(self.upid.clone(), status, self.lost_lines.load(Ordering::Relaxed)))
+        let ending =
+            Ending { status, lost_lines: self.lost_lines.load(Ordering::Relaxed), run: self.run.lock().take() };
+        Some(self.registry.writer.end(self.upid.clone(), ending))
     }
 }
 

@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 
 use super::book::Book;
 use super::entry::{self, TaskStatus, archive_line, log_dir, log_line, log_name};
+use super::history::{Draft, Histories, Run};
 use super::lists::Lists;
 use crate::clock::Clock;
 use crate::engine::{Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
-use crate::types::Upid;
+use crate::types::{DatastoreName, Upid};
 
 /// Most lines of all tasks that wait for the disk: 16 MiB at worst, seconds of the chattiest job at best.
 const QUEUED_LINES_MAX: usize = 4096;
@@ -28,8 +29,17 @@ const LOG_BYTES_MAX: u64 = 256 << 20;
 enum Command {
     Create { upid: Arc<Upid>, done: oneshot::Sender<Result<()>> },
     Line { upid: Arc<Upid>, line: String },
-    End { upid: Arc<Upid>, status: TaskStatus, lost_lines: u64, done: oneshot::Sender<()> },
+    End { upid: Arc<Upid>, ending: Ending, done: oneshot::Sender<()> },
+    History { store: DatastoreName, done: oneshot::Sender<Result<Vec<Run>>> },
     Flush { done: oneshot::Sender<()> },
+}
+
+/// How a task ends.
+pub(super) struct Ending {
+    pub(super) status: TaskStatus,
+    pub(super) lost_lines: u64,
+    /// For the history of its datastore.
+    pub(super) run: Option<Draft>,
 }
 
 /// Hands commands to the thread.
@@ -47,7 +57,8 @@ impl Writer {
         let (commands, queue) = mpsc::channel();
         let queued_lines = Arc::new(AtomicUsize::new(0));
         let lists = Lists::open(dir.clone(), disk.clone(), book, keep, &clock)?;
-        let files = Files { lists, disk, clock, open: HashMap::new() };
+        let histories = Histories::new(dir.join("history"), disk.clone());
+        let files = Files { lists, histories, disk, clock, open: HashMap::new() };
         let counter = queued_lines.clone();
         let thread = std::thread::Builder::new()
             .name("task-log".to_owned())
@@ -79,10 +90,17 @@ impl Writer {
         true
     }
 
-    pub(super) fn end(&self, upid: Arc<Upid>, status: TaskStatus, lost_lines: u64) -> oneshot::Receiver<()> {
+    pub(super) fn end(&self, upid: Arc<Upid>, ending: Ending) -> oneshot::Receiver<()> {
         let (done, ended) = oneshot::channel();
-        self.send(Command::End { upid, status, lost_lines, done });
+        self.send(Command::End { upid, ending, done });
         ended
+    }
+
+    /// The runs of a datastore, the one that ended last at the end.
+    pub(super) async fn history(&self, store: DatastoreName) -> Result<Vec<Run>> {
+        let (done, listed) = oneshot::channel();
+        self.send(Command::History { store, done });
+        listed.await.unwrap_or_else(|_| Err(Error::closed("the writer of task logs has ended")))
     }
 
     pub(super) async fn flush(&self) {
@@ -117,6 +135,7 @@ struct Sheet {
 
 struct Files {
     lists: Lists,
+    histories: Histories,
     disk: Disk,
     clock: Clock,
     open: HashMap<String, Sheet>,
@@ -133,17 +152,22 @@ impl Files {
                     queued_lines.fetch_sub(1, Ordering::Relaxed);
                     self.add(&upid, &line);
                 }
-                Command::End { upid, status, lost_lines, done } => {
+                Command::End { upid, ending: Ending { status, lost_lines, run }, done } => {
                     if lost_lines > 0 {
                         self.add(
                             &upid,
                             &format!("{lost_lines} lines were left out: the disk of the task logs is too slow"),
                         );
                     }
+                    // The run first: whoever sees that the task has ended finds what it came to.
+                    run.into_iter().for_each(|run| self.note(&upid, &status, run));
                     self.end(&upid, &status);
                     let _ = done.send(());
                     // However busy the thread is, the list does not grow: one came, at least one goes.
                     self.lists.forget_one();
+                }
+                Command::History { store, done } => {
+                    let _ = done.send(self.histories.list(&store));
                 }
                 Command::Flush { done } => {
                     let _ = done.send(());
@@ -195,6 +219,13 @@ impl Files {
         }
     }
 
+    fn note(&mut self, upid: &Upid, status: &TaskStatus, run: Draft) {
+        let store = run.store.clone();
+        if let Err(error) = self.histories.add(&store, &run.ended(upid, self.clock.now(), status)) {
+            tracing::error!(%upid, %error, "the history of a datastore could not be written");
+        }
+    }
+
     fn end(&mut self, upid: &Upid, status: &TaskStatus) {
         let now = self.clock.now();
         if let Some(mut sheet) = self.open.remove(&upid.to_string()) {
@@ -231,7 +262,8 @@ mod tests {
         writer.create(upid.clone()).await.unwrap();
         let all = 3 * QUEUED_LINES_MAX;
         let lost = (0..all).filter(|i| !writer.line(&upid, format!("line {i}"))).count();
-        writer.end(upid.clone(), TaskStatus::Ok, lost as u64).await.unwrap();
+        let ending = Ending { status: TaskStatus::Ok, lost_lines: lost as u64, run: None };
+        writer.end(upid.clone(), ending).await.unwrap();
         let log = std::fs::read_to_string(writer.log_path(&upid)).unwrap();
         assert!(log.lines().last().unwrap().ends_with(": TASK OK"));
         assert_eq!(log.lines().filter(|line| line.contains(": line ")).count(), all - lost);

@@ -19,7 +19,7 @@ pub use chunk_size::{CHUNK_BYTES_MAX, ChunkSize, FIXED_CHUNK_BYTES};
 pub use digest::{DIGEST_BYTES, Digest};
 pub use group::{BackupType, Group};
 pub use namespace::{NAMESPACE_DEPTH_MAX, Namespace};
-pub use safe_id::{DatastoreName, is_safe_id};
+pub use safe_id::{DatastoreName, NAME_BYTES_MAX, is_safe_id};
 pub use schedule::Schedule;
 pub use snapshot::Snapshot;
 pub use upid::{Upid, escape_unit};

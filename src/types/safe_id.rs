@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// Longest file name that common file systems take.
-pub(super) const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// `^[A-Za-z0-9_][A-Za-z0-9._\-]*$` (spec 01 §1): no slash, no leading dot, never empty.
 pub fn is_safe_id(s: &str) -> bool {

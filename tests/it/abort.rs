@@ -44,7 +44,7 @@ async fn end(daemon: &Daemon, upid: &str) -> String {
     daemon.ended().into_iter().find(|(name, _)| name == upid).expect("an ended task").1
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !is_so() {
         assert!(started.elapsed() < crate::support::wire::PATIENCE, "never: {what}");
@@ -53,7 +53,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A daemon on a file system that can be slowed down; `None` where there is no FUSE.
-fn on_slow_disk(folder: &Path) -> Option<(SlowFs, Daemon)> {
+pub fn on_slow_disk(folder: &Path) -> Option<(SlowFs, Daemon)> {
     let (backing, mount) = (folder.join("backing"), folder.join("mount"));
     make_store(&backing.join("golden"));
     std::fs::create_dir(&mount).unwrap();

@@ -85,7 +85,18 @@ async fn everything_is_listed_as_it_was() {
         }
     }
     let status = rest(&daemon, "GET", &format!("{base}/status?verbose=true"), b"").await.data();
-    assert_eq!(status["counts"], expected["status_verbose"]["counts"]);
+    for part in ["counts", "gc-status"] {
+        assert_eq!(status[part], expected["status_verbose"][part], "{part}");
+    }
+    // What the last run left in the datastore; when it ran here is not known here.
+    let collected = rest(&daemon, "GET", &format!("{base}/gc"), b"").await.data();
+    for (name, value) in expected["gc_rest"].as_object().unwrap() {
+        match name.as_str() {
+            "store" => assert_eq!(collected[name], STORE),
+            "duration" | "last-run-endtime" | "last-run-state" => assert!(collected.get(name).is_none(), "{name}"),
+            _ => assert_eq!(&collected[name], value, "{name}"),
+        }
+    }
 }
 
 /// The recorded comment of a group ends with the line's end, ours does not (spec 01 §3).

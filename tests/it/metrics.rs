@@ -26,7 +26,7 @@ async fn page(daemon: &Daemon) -> (String, u32) {
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         let text = reply.text();
-        if text.contains("\nringvault_datastore_snapshots{") {
+        if text.contains("\nringvault_datastore_failed_snapshots{") {
             return (text, asked);
         }
         // The first look takes longer than a scrape waits for it.
@@ -147,6 +147,10 @@ async fn a_days_work_is_counted_exactly() {
         ("ringvault_datastore_readable{datastore=\"golden\"}", "1".to_owned()),
         ("ringvault_datastore_groups{datastore=\"golden\"}", "1".to_owned()),
         ("ringvault_datastore_snapshots{datastore=\"golden\"}", "2".to_owned()),
+        // The third has marked its base.
+        ("ringvault_datastore_failed_snapshots{datastore=\"golden\"}", "1".to_owned()),
+        ("ringvault_datastore_doubted_chunks{datastore=\"golden\"}", "1".to_owned()),
+        (&format!("ringvault_group_failed_snapshots{{{group}}}"), "1".to_owned()),
         (&format!("ringvault_group_snapshots{{{group}}}"), "2".to_owned()),
         (&format!("ringvault_group_newest_snapshot_timestamp_seconds{{{group}}}"), (FIRST_TIME + 3600).to_string()),
     ];

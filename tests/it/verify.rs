@@ -36,6 +36,124 @@ const BETTER: &[Better] = &[
     ("didx-header-only", "verify damaged:host/alpha/2024-06-06T14:23:38Z/root.pxar.didx failed:", "has no entries"),
 ];
 
+/// What a damage is, as the line says that tells it.
+#[derive(Clone, Copy, Debug)]
+enum Class {
+    Absent,
+    TooShort,
+    WrongCrc,
+    WrongMagic,
+    NoFile,
+    WrongDigest,
+    WrongMode,
+    WrongSize,
+    WrongChecksum,
+    Contradiction,
+    Unordered,
+    NoJson,
+}
+
+impl Class {
+    /// Its words.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Absent => "No such file or directory (os error 2)",
+            Self::TooShort => " too small (",
+            Self::WrongCrc => "Data blob has wrong CRC checksum",
+            Self::WrongMagic => "magic",
+            Self::NoFile => "not a regular file",
+            Self::WrongDigest => "detected chunk with wrong digest",
+            Self::WrongMode => "does not match index CryptMode",
+            Self::WrongSize => "wrong size (",
+            Self::WrongChecksum => "wrong index checksum",
+            Self::Contradiction => "Unable to open ",
+            Self::Unordered => "dynamic index entry 5 goes from 687114 to 1",
+            Self::NoJson => "unable to parse backup manifest json",
+        }
+    }
+}
+
+/// Every mutation that is a damage to a backup: its class, and what the log names. In place of `CHUNK` stands the digest.
+const FOUND: &[(&str, Class, &str)] = &[
+    ("chunk-delete", Class::Absent, "CHUNK"),
+    ("chunk-empty", Class::TooShort, "CHUNK"),
+    ("chunk-half", Class::WrongCrc, "CHUNK"),
+    ("chunk-short-header", Class::TooShort, "CHUNK"),
+    ("chunk-flip", Class::WrongCrc, "CHUNK"),
+    ("chunk-crc", Class::WrongCrc, "CHUNK"),
+    ("chunk-magic", Class::WrongMagic, "CHUNK"),
+    ("chunk-other-content", Class::WrongDigest, "CHUNK"),
+    ("chunk-shorter-content", Class::WrongDigest, "CHUNK"),
+    ("chunk-encrypted-magic", Class::WrongMode, "CHUNK"),
+    ("chunk-is-directory", Class::NoFile, "CHUNK"),
+    ("chunk-dir-missing", Class::Absent, "CHUNK"),
+    ("didx-chunk-delete", Class::Absent, "CHUNK"),
+    ("didx-chunk-flip", Class::WrongCrc, "CHUNK"),
+    ("fidx-delete", Class::Absent, "drive-scsi0.img.fidx"),
+    ("fidx-truncated-slot", Class::Contradiction, "drive-scsi0.img.fidx"),
+    ("fidx-truncated-one", Class::Contradiction, "drive-scsi0.img.fidx"),
+    ("fidx-header-only", Class::Contradiction, "drive-scsi0.img.fidx"),
+    ("fidx-short", Class::TooShort, "drive-scsi0.img.fidx"),
+    ("fidx-empty", Class::TooShort, "drive-scsi0.img.fidx"),
+    ("fidx-magic", Class::WrongMagic, "drive-scsi0.img.fidx"),
+    ("fidx-chunksize-0", Class::Contradiction, "drive-scsi0.img.fidx"),
+    ("fidx-chunksize-odd", Class::Contradiction, "drive-scsi0.img.fidx"),
+    ("fidx-size-plus", Class::WrongSize, "drive-scsi0.img.fidx"),
+    ("fidx-digest-replaced", Class::WrongChecksum, "drive-scsi0.img.fidx"),
+    ("fidx-digest-unknown", Class::WrongChecksum, "drive-scsi0.img.fidx"),
+    ("didx-truncated", Class::Contradiction, "root.pxar.didx"),
+    ("didx-truncated-one", Class::WrongSize, "root.pxar.didx"),
+    ("didx-header-only", Class::Contradiction, "root.pxar.didx"),
+    ("didx-magic", Class::WrongMagic, "root.pxar.didx"),
+    ("didx-ends-decrease", Class::Unordered, "root.pxar.didx"),
+    ("manifest-not-blob", Class::WrongMagic, "index.json.blob"),
+    ("manifest-empty", Class::TooShort, "index.json.blob"),
+    ("manifest-crc", Class::WrongCrc, "index.json.blob"),
+    ("manifest-bad-json", Class::NoJson, "vm/100/2024-06-06T14:23:38Z"),
+    ("manifest-missing", Class::Absent, "index.json.blob"),
+    ("manifest-wrong-csum", Class::WrongChecksum, "drive-scsi0.img.fidx"),
+    ("manifest-wrong-size", Class::WrongSize, "drive-scsi0.img.fidx"),
+    ("manifest-wrong-blob-csum", Class::WrongChecksum, "qemu-server.conf.blob"),
+    ("manifest-extra-file", Class::Absent, "nosuch.img.fidx"),
+    ("manifest-encrypt-claim", Class::WrongMode, "drive-scsi0.img.fidx"),
+    ("blob-truncated", Class::WrongCrc, "qemu-server.conf.blob"),
+    ("blob-flip", Class::WrongCrc, "qemu-server.conf.blob"),
+];
+
+/// Mutations that touch nothing that a restore reads; the recorded server calls them right, and so do we.
+const RIGHT: &[&str] = &[
+    "fidx-csum-header",
+    "manifest-other-id",
+    "manifest-unknown-keys",
+    "manifest-verify-garbage",
+    "owner-missing",
+    "owner-empty",
+    "owner-garbage",
+    "owner-no-newline",
+    "stray-entries",
+    "stray-index",
+];
+
+/// Whether the damage is found, told with its class, and named, and what is none is not called one; why not.
+fn classified(mutation: &Value, done: &Done) -> Result<(), String> {
+    let id = mutation["id"].as_str().expect("an id");
+    let exit = mutation["pbs_3.2.4"]["verify"]["exitstatus"].as_str().expect("a status");
+    let Some((_, class, name)) = FOUND.iter().find(|(mutation, _, _)| *mutation == id) else {
+        let is_right = RIGHT.contains(&id) && done.result.is_ok() && exit == "OK";
+        return if is_right { Ok(()) } else { Err(format!("{id}: in no table, or called damaged: {:#?}", done.log)) };
+    };
+    let name = name.replace("CHUNK", mutation["digest"].as_str().expect("a digest"));
+    let at = done.log.iter().position(|line| line.contains(class.words()));
+    // The line itself, or the one after it about the same, as recorded.
+    let is_named = at.is_some_and(|at| done.log[at..].iter().take(2).any(|line| line.contains(&name)));
+    // For all chunks of an archive there are lines of their own, and then one for the archive.
+    let is_named = is_named || matches!(class, Class::WrongMode) && done.log.iter().any(|line| line.contains(&name));
+    match (done.result.is_err(), at, is_named) {
+        (true, Some(_), true) => Ok(()),
+        (failed, _, _) => Err(format!("{id}: failed {failed}, {class:?} of {name} is not told: {:#?}", done.log)),
+    }
+}
+
 /// What one verification did.
 struct Done {
     result: Result<(), String>,
@@ -84,7 +202,8 @@ fn plain(line: &str, base: &str) -> String {
 }
 
 fn comparable(log: &[String], base: &str) -> Vec<String> {
-    log.iter().map(|line| plain(line, base)).collect()
+    // Ours also says which command tells more.
+    log.iter().filter(|line| !line.starts_with("`ringvault ")).map(|line| plain(line, base)).collect()
 }
 
 /// What is wrong with how one mutation was verified.
@@ -104,6 +223,9 @@ async fn one(pristine: &Path, mutation: &Value) -> Vec<String> {
             faults.push(format!("{id}: {what}: {ours}, recorded: {theirs}"));
         }
     };
+    if let Err(fault) = classified(mutation, &done) {
+        expect("class", fault, String::new());
+    }
     let better: Vec<&Better> = BETTER.iter().filter(|(mutation, _, _)| *mutation == id).collect();
     let exit = recorded["exitstatus"].as_str().expect("a status");
     let crashed = exit.contains("panicked");
@@ -164,7 +286,7 @@ async fn every_recorded_damage_is_found_and_named_as_it_was_by_the_recorded_serv
             faults.extend(one(&pristine, mutation).await);
         }
     }
-    assert_eq!(count, 53, "every mutation was verified");
+    assert_eq!((count, FOUND.len() + RIGHT.len()), (53, 53), "every mutation was verified");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -250,6 +372,50 @@ async fn states(daemon: &Daemon) -> Vec<(i64, Value)> {
         .collect();
     states.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
     states
+}
+
+/// `percent`, `seed` and `n-of-m` over REST.
+#[tokio::test]
+async fn a_part_and_a_sample_are_asked_for_over_rest() {
+    let daemon = Daemon::start();
+    let chunks = [Chunk::made(0, FIXED_CHUNK_BYTES), Chunk::made(1, FIXED_CHUNK_BYTES)];
+    let place = Place::host("m", 0);
+    upload::full_backup(&daemon, place.clone(), ARCHIVE, &chunks).await;
+    let mut read = 0;
+    for part in ["1/3", "2/3", "3/3"] {
+        let (result, log) = verified(&daemon, json!({"n-of-m": part})).await;
+        assert_eq!(result, "OK", "{log:#?}");
+        let words = |line: &String| line.split(" had to be read").next()?.rsplit(' ').next()?.parse::<u64>().ok();
+        read += log.iter().filter(|line| line.ends_with(" had to be read")).filter_map(words).sum::<u64>();
+    }
+    assert_eq!((read, states(&daemon).await), (2, vec![(place.time, Value::Null)]));
+    let (_, log) = verified(&daemon, json!({"percent": "50", "seed": 7})).await;
+    assert!(log[0].contains("a sample of 50 % of the chunks (seed 7)"), "{log:#?}");
+    let (_, log) = verified(&daemon, json!({"percent": "0.5"})).await;
+    let seed =
+        log[0].split("(seed ").nth(1).and_then(|rest| rest.split(')').next()).and_then(|n| n.parse::<i64>().ok());
+    let (_, again) = verified(&daemon, json!({"percent": "0.5", "seed": seed.expect("a seed")})).await;
+    let without_rates = |log: &[String]| -> Vec<String> {
+        log.iter().filter(|line| !line.starts_with("  verified ")).cloned().collect()
+    };
+    assert_eq!(without_rates(&log), without_rates(&again));
+    assert_eq!(verified(&daemon, json!({"percent": 100})).await.0, "OK");
+    assert_eq!(states(&daemon).await, [(place.time, json!("ok"))], "all was read");
+    // What has been verified just now is looked at all the same, unless it is asked not to.
+    let (_, log) = verified(&daemon, json!({"n-of-m": "1/3"})).await;
+    assert!(!log.iter().any(|line| line.starts_with("SKIPPED")), "{log:#?}");
+    let (_, log) = verified(&daemon, json!({"n-of-m": "1/3", "ignore-verified": true})).await;
+    assert!(log.iter().any(|line| line.starts_with("SKIPPED")), "{log:#?}");
+    let target = format!("/api2/json/admin/datastore/{STORE}/verify");
+    for (query, part) in [
+        ("percent=0", "percent"),
+        ("percent=101", "percent"),
+        ("n-of-m=4/3", "n-of-m"),
+        ("n-of-m=1/3&percent=5", "either this or percent"),
+        ("seed=5", "give percent too"),
+    ] {
+        rest(&daemon, "POST", &format!("{target}?{query}"), b"").await.expect(400, part);
+    }
 }
 
 /// A bit flips; verification finds it, the list shows it, the next backup gets no base and uploads in full, which heals the store.

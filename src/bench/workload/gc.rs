@@ -66,7 +66,7 @@ impl Gc {
         let begun = Instant::now();
         let collection = gc::begin(&self.opened.store).await?;
         let task = self.tasks.start(gc::WORKER_TYPE).await?;
-        let result = gc::run(&self.opened.store, collection, &task, turn.over()).await;
+        let result = gc::run(&self.opened.store, gc::Manner::Fresh, collection, &task, turn.over()).await;
         let clat = begun.elapsed();
         task.end(result.as_ref().map(|_| ()).map_err(ToString::to_string)).await;
         let report = match result {

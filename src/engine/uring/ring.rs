@@ -159,7 +159,9 @@ impl Drop for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::DirFd;
     use crate::engine::driver::Ticket;
+    use crate::engine::priority::Urgency;
     use crate::engine::schedule::Schedule;
     use crate::engine::stat::{Class, StatName};
 
@@ -178,7 +180,8 @@ mod tests {
         let key = Schedule::new(ring.limits()).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         for pos in 0..count {
-            ring.begin(Check { ticket: Ticket { key, pos }, dir, name: &name, force_sync: false });
+            let urgency = Urgency::Foreground;
+            ring.begin(Check { ticket: Ticket { key, pos }, dir, name: &name, force_sync: false, urgency });
         }
     }
 
@@ -194,7 +197,7 @@ mod tests {
         }
         assert_eq!(ring.slots.away(), 0);
         assert!(ended.iter().all(|end| end.result.is_ok()));
-        assert_eq!(ring.counters.snapshot(0, Default::default()).ring_submissions, 1, "one call for the batch");
+        assert_eq!(ring.counters.snapshot(0, 0, Default::default()).ring_submissions, 1, "one call for the batch");
         ended.sort_by_key(|end| end.ticket.pos);
         assert!(ended.iter().map(|end| end.ticket.pos).eq(0..127), "each once");
     }

@@ -139,7 +139,8 @@ mod tests {
         let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
         let key = Schedule::new(Limits { workers: 1, slots: 1 }).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
-        let check = |pos| Check { ticket: Ticket { key, pos }, dir: &dir, name: &name, force_sync: false };
+        let urgency = crate::engine::priority::Urgency::Foreground;
+        let check = |pos| Check { ticket: Ticket { key, pos }, dir: &dir, name: &name, force_sync: false, urgency };
         let mut slots = Slots::new(2);
         slots.send(check(0));
         slots.send(check(1));
@@ -158,7 +159,8 @@ mod tests {
         let key = Schedule::new(Limits { workers: 1, slots: 1 }).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         let mut slots = Slots::new(1);
-        slots.send(Check { ticket: Ticket { key, pos: 0 }, dir: &dir, name: &name, force_sync: false });
+        let urgency = crate::engine::priority::Urgency::Foreground;
+        slots.send(Check { ticket: Ticket { key, pos: 0 }, dir: &dir, name: &name, force_sync: false, urgency });
         drop(slots);
         assert_eq!(Arc::strong_count(&dir), 2, "the directory stays open with it");
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::http::login;
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{HandlerRule, Ownership, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
@@ -17,13 +17,13 @@ const PASSWORD: ParamKind = ParamKind::line(1, 1024);
 /// A password that is set; one that is shown may be shorter.
 pub(super) const NEW_PASSWORD: ParamKind = ParamKind::line(PASSWORD_CHARS_MIN, 1024);
 pub(super) const USERNAME: ParamKind = ParamKind::Text {
-    pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
+    pattern: r"^[^\s:/\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}$",
     min: 3,
     max: 64,
     matches: |s| s.parse::<Userid>().is_ok(),
 };
 pub(super) const AUTH_ID: ParamKind = ParamKind::Text {
-    pattern: r"^[^\s:/@!\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}(![A-Za-z0-9_][A-Za-z0-9._\-]{0,63})?$",
+    pattern: r"^[^\s:/\x00-\x1f\x7f]+@[A-Za-z0-9_][A-Za-z0-9._\-]{1,31}(![A-Za-z0-9_][A-Za-z0-9._\-]{0,63})?$",
     min: 3,
     max: 129,
     matches: |s| s.parse::<AuthId>().is_ok(),
@@ -87,6 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "access/password",
         access: Access::Handler(HandlerRule {
             grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+            groups: Ownership::Any,
             also: "users their own, with confirmation-password",
         }),
         body: BodyUse::Parameters,

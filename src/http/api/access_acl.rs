@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::access::{AUTH_ID, DIGEST, WITH_DIGEST, check_digest, is_oneself, may};
+use super::access::{AUTH_ID, DIGEST, WITH_DIGEST, check_digest, is_oneself};
 use super::{RequestContext, reply};
 use crate::auth::{ACL_PATH_PATTERN, AclEntry, AclPath, Held, Privileges, Role, Users};
 use crate::error::Result;
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{HandlerRule, Ownership, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Namespace};
 
@@ -27,11 +28,14 @@ const CHANGE: Privileges = Privileges::PERMISSIONS_MODIFY;
 const FIXED_PLACES: [&str; 8] =
     ["/", "/access", "/access/acl", "/access/users", "/datastore", "/remote", "/system", "/system/tasks"];
 
+const SEEN: RowFilter =
+    RowFilter { grants: &[(SEE, Where::At("/access/acl"))], own: Own::Tokens, is_refused_if_empty: false };
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "access/acl",
-        access: Access::Authenticated,
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[
             ParamSpec::optional("path", ACL_PATH, "Only permissions there and below."),
@@ -48,13 +52,14 @@ pub(super) const ROUTES: &[Route] = &[
             WITH_DIGEST,
         ),
         handler: |context, params| Box::pin(list(context, params)),
-        about: "Permissions: all with Sys.Audit or Permissions.Modify on /access/acl, else those of the asker's own tokens.",
+        about: "Permissions.",
     },
     Route {
         method: Method::PUT,
         path: "access/acl",
         access: Access::Handler(HandlerRule {
             grants: &[(CHANGE, Where::At("/access/acl"))],
+            groups: Ownership::Any,
             also: "users for their own tokens",
         }),
         body: BodyUse::Parameters,
@@ -73,15 +78,14 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "access/permissions",
-        access: Access::Authenticated,
+        access: Access::Handler(HandlerRule {
+            grants: &[(SEE, Where::At("/access/acl"))],
+            groups: Ownership::Any,
+            also: "users and tokens their own; users those of their tokens",
+        }),
         body: BodyUse::Parameters,
         params: &[
-            ParamSpec::optional(
-                "auth-id",
-                AUTH_ID,
-                "Whose: one's own and those of one's tokens; others with Sys.Audit or \
-                Permissions.Modify on /access/acl.",
-            ),
+            ParamSpec::optional("auth-id", AUTH_ID, "Whose; the asker's unless given."),
             ParamSpec::optional("path", ACL_PATH, "Only there, whatever is held there."),
         ],
         returns: Returns::Data(Shape::Map(&Shape::Map(&Shape::Boolean))),
@@ -106,11 +110,10 @@ pub(super) const ROUTES: &[Route] = &[
 
 async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let users = context.app.users.get();
-    let sees_all = may(&context, "/access/acl", SEE);
     let path: Option<AclPath> = params.parsed_opt("path")?;
     let exact = params.bool("exact").unwrap_or(false);
     let is_there = |place: &AclPath| path.as_ref().is_none_or(|path| place == path || (!exact && place.is_below(path)));
-    let is_seen = |auth: &AuthId| sees_all || is_own_token(&context, auth);
+    let is_seen = |auth: &AuthId| SEEN.shows(&context, About::Account(auth));
     let entries = users.acl.entries().into_iter().filter(|entry| is_there(&entry.path) && is_seen(&entry.auth_id));
     let row = |entry: AclEntry| {
         json!({

@@ -10,7 +10,7 @@ use crate::auth::{Account, Privileges, Users, new_token_secret};
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params, SAFE_ID_PATTERN};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where};
+use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid, is_safe_id};
 
@@ -36,10 +36,12 @@ const SECRET: Shape = Shape::Object(&[
 
 const SEEN_BY: Access = Access::Handler(HandlerRule {
     grants: &[(Privileges::SYS_AUDIT.union(Privileges::PERMISSIONS_MODIFY), Where::At("/access/users"))],
+    groups: Ownership::Any,
     also: "users their own",
 });
 const CHANGED_BY: Access = Access::Handler(HandlerRule {
     grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+    groups: Ownership::Any,
     also: "users their own",
 });
 

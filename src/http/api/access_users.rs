@@ -6,14 +6,15 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::RequestContext;
-use super::access::{DIGEST, NEW_PASSWORD, USERID, WITH_DIGEST, check_digest, is_oneself, may, oneself_or};
+use super::access::{DIGEST, NEW_PASSWORD, USERID, WITH_DIGEST, check_digest, oneself_or};
 use super::access_tokens::{TOKEN, token_item};
 use crate::auth::{Account, AccountChange, AclPath, DETAIL_CHARS_MAX, Detail, Privileges, Users, hash_password};
 use crate::clock::EpochSecs;
 use crate::error::Result;
-use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::listed::{About, Own, RowFilter};
+use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{HandlerRule, Ownership, Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::types::{AuthId, Userid};
 
@@ -53,16 +54,19 @@ const USER: Shape = user_with!();
 const LISTED_USER: Shape =
     user_with!(Field::optional("tokens", Shape::Array(&TOKEN), "The user's tokens, with include_tokens."));
 
+const SEEN: RowFilter =
+    RowFilter { grants: &[(SEE, Where::At("/access/users"))], own: Own::Oneself, is_refused_if_empty: false };
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "access/users",
-        access: Access::Authenticated,
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[ParamSpec::optional("include_tokens", ParamKind::Boolean, "Whether to list tokens too.").or("false")],
         returns: Returns::With(Shape::Array(&LISTED_USER), WITH_DIGEST),
         handler: |context, params| Box::pin(list(context, params)),
-        about: "Users: all with Sys.Audit or Permissions.Modify on /access/users, else only the user who asks.",
+        about: "Users.",
     },
     Route {
         method: Method::POST,
@@ -92,6 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "access/users/{userid}",
         access: Access::Handler(HandlerRule {
             grants: &[(Privileges::SYS_AUDIT.union(Privileges::PERMISSIONS_MODIFY), Where::At("/access/users"))],
+            groups: Ownership::Any,
             also: "users themselves",
         }),
         body: BodyUse::Parameters,
@@ -105,6 +110,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "access/users/{userid}",
         access: Access::Handler(HandlerRule {
             grants: &[(Privileges::PERMISSIONS_MODIFY, Where::At("/access/users"))],
+            groups: Ownership::Any,
             also: "users their own texts",
         }),
         body: BodyUse::Parameters,
@@ -141,10 +147,8 @@ pub(super) const ROUTES: &[Route] = &[
 
 async fn list(context: RequestContext, params: Params) -> Result<Reply> {
     let users = context.app.users.get();
-    let sees_all = may(&context, "/access/users", SEE);
     let with_tokens = params.bool("include_tokens").unwrap_or(false);
-    let shown =
-        users.accounts().filter(|(id, _)| id.token().is_none() && (sees_all || is_oneself(&context, id.user())));
+    let shown = users.accounts().filter(|(id, _)| id.token().is_none() && SEEN.shows(&context, About::Account(id)));
     let item = |(id, account): (&AuthId, &Account)| {
         let mut item = user_item(id.user(), account);
         if with_tokens {
@@ -158,6 +162,7 @@ async fn list(context: RequestContext, params: Params) -> Result<Reply> {
 
 async fn create(context: RequestContext, params: Params) -> Result<Reply> {
     let user: Userid = params.parsed("userid")?;
+    Users::check_realm(&user).map_err(|e| ParamErrors::one("userid", e.to_string()))?;
     let change = change_of(&params);
     let hash = match params.text("password").map(ToOwned::to_owned) {
         Some(password) => Some(context.app.compute.run(move || hash_password(&password)).await??),

@@ -12,19 +12,23 @@ use crate::config::{DatastoreSection, Draft};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
 use crate::error::{Error, Result};
 use crate::http::context::App;
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where, demand};
+use crate::http::rights::{Where, demand};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
-use crate::store::{Datastore, GC_CUTOFF_MINUTES, LeftBehind, MaintenanceKind, MaintenanceMode};
+use crate::store::{Datastore, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, LeftBehind, MaintenanceKind, MaintenanceMode};
 use crate::task::Task;
-use crate::types::{AuthId, DatastoreName, Namespace};
+use crate::types::{AuthId, DatastoreName, Namespace, Schedule};
 
 const LIST: &str = "config/datastore";
 const ONE: &str = "config/datastore/{store}";
 
 /// What `gc-memory-mib` is where it is not given.
 const GC_MEMORY_MIB: u64 = 256;
+
+/// What `gc-reserve-mib` is where it is not given.
+const GC_RESERVE_MIB: u64 = GC_RESERVE_BYTES >> 20;
 
 /// A line of text.
 const LINE: ParamKind = ParamKind::line(1, 1024);
@@ -73,6 +77,15 @@ macro_rules! with_settings {
                 ParamKind::Integer { min: 4, max: 1_048_576 },
                 "Memory for the set of chunks in use."
             ),
+            ParamSpec::optional(
+                "gc-reserve-mib",
+                ParamKind::Integer { min: 0, max: 1024 },
+                "Space that is kept for garbage collection on a full disk."
+            ),
+            ParamSpec::optional("background-chunks-per-second", ParamKind::Integer { min: 1, max: 1_000_000_000 }, "Chunks that jobs read, look at or remove in a second at most."),
+            ParamSpec::optional("background-mib-per-second", ParamKind::Integer { min: 1, max: 1_048_576 }, "MiB that jobs read in a second at most."),
+            ParamSpec::optional("background-back-off", ParamKind::Boolean, "Jobs make way for sessions."),
+            ParamSpec::optional("background-idle-priority", ParamKind::Boolean, "What jobs read has the I/O priority idle."),
             ParamSpec::optional("owner", UID_GID, "UID:GID of new files, when the daemon runs as root."),
             ParamSpec::optional("manifest-lock-dir", ABSOLUTE_PATH, "Where an older server of the original kind has its locks."),
         ]
@@ -93,6 +106,11 @@ const KEYS: &[(&str, &str)] = &[
     ("io-threads", "io-threads"),
     ("gc-method", "gc-method"),
     ("gc-memory-mib", "gc-memory-mib"),
+    ("gc-reserve-mib", "gc-reserve-mib"),
+    ("background-chunks-per-second", "background.chunks-per-second"),
+    ("background-mib-per-second", "background.mib-per-second"),
+    ("background-back-off", "background.back-off"),
+    ("background-idle-priority", "background.idle-priority"),
     ("owner", "owner"),
     ("manifest-lock-dir", "manifest-lock-dir"),
 ];
@@ -115,6 +133,11 @@ const DELETABLE: ParamKind = ParamKind::Enum(&[
     "io-threads",
     "gc-method",
     "gc-memory-mib",
+    "gc-reserve-mib",
+    "background-chunks-per-second",
+    "background-mib-per-second",
+    "background-back-off",
+    "background-idle-priority",
     "owner",
     "manifest-lock-dir",
 ]);
@@ -134,21 +157,29 @@ const SECTION: Shape = Shape::Object(&[
     Field::optional("workers", Shape::Integer, "Only where it is not the default, as the next."),
     Field::optional("io-threads", Shape::Integer, ""),
     Field::optional("gc-method", Shape::Text, "Only where it is not memory."),
-    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default."),
+    Field::optional("gc-memory-mib", Shape::Integer, "Only where it is not the default, as the next."),
+    Field::optional("gc-reserve-mib", Shape::Integer, ""),
+    Field::optional("background-chunks-per-second", Shape::Integer, "Only where there is a limit, as the next."),
+    Field::optional("background-mib-per-second", Shape::Integer, ""),
+    Field::optional("background-back-off", Shape::Boolean, "Only where it is switched off, as the next."),
+    Field::optional("background-idle-priority", Shape::Boolean, ""),
     Field::optional("owner", Shape::Text, "UID:GID"),
     Field::optional("manifest-lock-dir", Shape::Text, ""),
 ]);
 
 const VERSION: &[Field] = &[Field::new("digest", Shape::Text, "Of the configuration file.")];
 
+const SEEN: RowFilter = RowFilter {
+    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE), Where::EachDatastore)],
+    own: Own::Nothing,
+    is_refused_if_empty: false,
+};
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: LIST,
-        access: Access::Handler(HandlerRule {
-            grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE), Where::EachDatastore)],
-            also: "",
-        }),
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[],
         returns: Returns::With(Shape::Array(&SECTION), VERSION),
@@ -163,7 +194,8 @@ pub(super) const ROUTES: &[Route] = &[
         params: with_settings![
             ParamSpec::required("name", ParamKind::DATASTORE, "Name of the new datastore."),
             ParamSpec::required("path", ABSOLUTE_PATH, "Its directory, which is made if it is missing."),
-            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.").or("0"),
+            ParamSpec::optional("reuse-datastore", ParamKind::Boolean, "The directory is a datastore already.")
+                .or("false"),
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(create(context, params)),
@@ -191,7 +223,7 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         returns: Returns::NULL,
         handler: |context, params| Box::pin(update(context, params)),
-        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads and gc-memory-mib need Datastore.Allocate.",
+        about: "Changes settings of a datastore; those that are not named stay. Owner, lock directory, engine, workers, io-threads, gc-memory-mib and gc-reserve-mib need Datastore.Allocate.",
     },
     Route {
         method: Method::DELETE,
@@ -200,9 +232,9 @@ pub(super) const ROUTES: &[Route] = &[
         body: BodyUse::Parameters,
         params: &[
             STORE,
-            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("0"),
+            ParamSpec::optional("keep-job-configs", ParamKind::Boolean, "Keep the jobs of the datastore.").or("false"),
             ParamSpec::optional("destroy-data", ParamKind::Boolean, "Remove its directory with all backups too.")
-                .or("0"),
+                .or("false"),
             CONFIG_DIGEST,
         ],
         returns: Returns::UPID,
@@ -236,6 +268,11 @@ fn section_json(section: &DatastoreSection) -> Value {
     put("io-threads", (section.io_threads != defaults.io_threads).then(|| section.io_threads.into()));
     put("gc-method", (section.gc_method != "memory").then(|| section.gc_method.clone().into()));
     put("gc-memory-mib", (section.gc_memory_mib != GC_MEMORY_MIB).then(|| section.gc_memory_mib.into()));
+    put("gc-reserve-mib", (section.gc_reserve_mib != GC_RESERVE_MIB).then(|| section.gc_reserve_mib.into()));
+    put("background-chunks-per-second", section.background_chunks.map(|rate| rate.get().into()));
+    put("background-mib-per-second", section.background_mib.map(|rate| rate.get().into()));
+    put("background-back-off", (!section.background_back_off).then_some(false.into()));
+    put("background-idle-priority", (!section.background_idle).then_some(false.into()));
     put("owner", section.owner.map(|(uid, gid)| format!("{uid}:{gid}").into()));
     put("manifest-lock-dir", section.manifest_lock_dir.as_ref().map(|dir| dir.to_string_lossy().into()));
     Value::Object(row)
@@ -250,10 +287,8 @@ fn no_such(name: &DatastoreName) -> Error {
 }
 
 async fn list(context: RequestContext, _: Params) -> Result<Reply> {
-    const VISIBLE: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_ALLOCATE);
     let now = context.app.config.get();
-    let visible =
-        |section: &&DatastoreSection| context.datastore_privileges(&section.name, &Namespace::root()).has_any(VISIBLE);
+    let visible = |section: &&DatastoreSection| SEEN.shows(&context, About::Datastore(&section.name));
     let rows: Vec<Value> = now.config.datastores.iter().filter(visible).map(section_json).collect();
     Ok(versioned(rows.into(), &now.digest))
 }
@@ -302,6 +337,9 @@ fn tuning(text: &str) -> Result<Vec<(&'static str, TomlValue)>> {
 }
 
 fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<()> {
+    // What the file's own check would refuse too, but not as a parameter of that name.
+    params.parsed_opt::<Schedule>("gc-schedule")?;
+    params.parsed_opt::<MaintenanceMode>("maintenance-mode")?;
     if let Some(text) = params.text("tuning") {
         let options = tuning(text)?;
         TUNING.iter().try_for_each(|key| draft.unset("datastore", name.as_str(), key))?;
@@ -318,7 +356,8 @@ fn set_all(draft: &mut Draft, name: &DatastoreName, params: &Params) -> Result<(
 }
 
 /// Settings that are the machine's affair: where the daemon writes, as whom, and with how much of the machine.
-const OF_THE_MACHINE: [&str; 6] = ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib"];
+const OF_THE_MACHINE: [&str; 7] =
+    ["owner", "manifest-lock-dir", "engine", "workers", "io-threads", "gc-memory-mib", "gc-reserve-mib"];
 
 async fn update(context: RequestContext, params: Params) -> Result<Reply> {
     let name: DatastoreName = params.parsed("store")?;
@@ -586,12 +625,14 @@ mod tests {
         };
         assert_eq!(section_json(&read("")), json!({ "name": "abc", "path": "/p" }));
         let all = "comment = \"c\"\ngc-schedule = \"daily\"\nverify-new = true\nmaintenance-mode = \"offline\"\nsync-level = \"file\"\n\
-                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-atime-cutoff = 5\n\
+                   checks = { append = false, finish = false, preflight = false }\nengine = \"sync\"\nworkers = 1\nio-threads = 2\ngc-method = \"atime\"\ngc-memory-mib = 8\ngc-reserve-mib = 0\ngc-atime-cutoff = 5\n\
+                   background = { chunks-per-second = 7, mib-per-second = 8, back-off = false, idle-priority = false }\n\
                    owner = \"3:4\"\nmanifest-lock-dir = \"/l\"\n";
         let want = json!({
             "name": "abc", "path": "/p", "comment": "c", "gc-schedule": "daily", "verify-new": true,
             "maintenance-mode": "type=offline", "tuning": "sync-level=file,gc-atime-cutoff=5", "check-append": false, "check-finish": false,
-            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "owner": "3:4", "manifest-lock-dir": "/l",
+            "check-preflight": false, "engine": "sync", "workers": 1, "io-threads": 2, "gc-method": "atime", "gc-memory-mib": 8, "gc-reserve-mib": 0,
+            "background-chunks-per-second": 7, "background-mib-per-second": 8, "background-back-off": false, "background-idle-priority": false, "owner": "3:4", "manifest-lock-dir": "/l",
         });
         assert_eq!(section_json(&read(all)), want);
         assert_eq!(SECTION.check(&want), Ok(()));

@@ -4,14 +4,24 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{Place, RequestContext, STORE, reply};
-use crate::auth::{AclPath, Privileges};
+use crate::auth::Privileges;
 use crate::error::{Error, Result};
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::rights::Where;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::store::{Datastore, Operation, TypeCounts};
-use crate::types::{DatastoreName, Namespace};
 
 const AUDIT_OR_BACKUP: Privileges = Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_BACKUP);
+
+const SEEN: RowFilter = RowFilter {
+    grants: &[(AUDIT_OR_BACKUP, Where::EachDatastore), (Privileges::ALL, Where::BelowDatastore)],
+    own: Own::Nothing,
+    is_refused_if_empty: false,
+};
+
+const USAGE_SEEN: RowFilter =
+    RowFilter { grants: &[(AUDIT_OR_BACKUP, Where::EachDatastore)], own: Own::Nothing, is_refused_if_empty: false };
 
 const COUNTS: Shape = Shape::Nullable(&Shape::Object(&[
     Field::new("groups", Shape::Integer, ""),
@@ -39,7 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "admin/datastore",
-        access: Access::Authenticated,
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[],
         returns: Returns::Data(Shape::Array(&Shape::Object(&[
@@ -48,7 +58,7 @@ pub(super) const ROUTES: &[Route] = &[
             Field::optional("maintenance", Shape::Text, "The maintenance mode that is on: `type=…,message=…`."),
         ]))),
         handler: |context, params| Box::pin(list(context, params)),
-        about: "Datastores that the asker may use.",
+        about: "Datastores.",
     },
     Route {
         method: Method::GET,
@@ -61,7 +71,8 @@ pub(super) const ROUTES: &[Route] = &[
                 "verbose",
                 ParamKind::Boolean,
                 "Also count groups and show the last garbage collection.",
-            ),
+            )
+            .or("false"),
         ],
         returns: Returns::Data(STATUS),
         handler: |context, params| Box::pin(status(context, params)),
@@ -83,12 +94,12 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "status/datastore-usage",
-        access: Access::Authenticated,
+        access: Access::Listed(USAGE_SEEN),
         body: BodyUse::Parameters,
         params: &[],
         returns: Returns::Data(Shape::Array(&USAGE)),
         handler: |context, params| Box::pin(usage(context, params)),
-        about: "Space of all datastores that the asker may audit or back up to.",
+        about: "Space of all datastores.",
     },
 ];
 
@@ -103,12 +114,6 @@ const USAGE: Shape = Shape::Object(&[
 ]);
 
 async fn list(context: RequestContext, _: Params) -> Result<Reply> {
-    let users = context.app.users.get();
-    let visible = |name: &DatastoreName| {
-        let path = AclPath::datastore(name, &Namespace::root());
-        users.acl.privileges(&context.auth, &path).has_any(AUDIT_OR_BACKUP)
-            || !users.acl.privileges_below(&context.auth, &path).is_empty()
-    };
     let row = |store: &Datastore| {
         let mut row = json!({ "store": store.name().as_str(), "comment": store.config().comment });
         if let Some(mode) = store.maintenance() {
@@ -117,7 +122,13 @@ async fn list(context: RequestContext, _: Params) -> Result<Reply> {
         row
     };
     let stores = context.app.datastores.all();
-    reply(stores.iter().filter(|store| visible(store.name())).map(row).collect::<Vec<Value>>())
+    reply(
+        stores
+            .iter()
+            .filter(|store| SEEN.shows(&context, About::Datastore(store.name())))
+            .map(row)
+            .collect::<Vec<Value>>(),
+    )
 }
 
 async fn active_operations(context: RequestContext, params: Params) -> Result<Reply> {
@@ -127,7 +138,7 @@ async fn active_operations(context: RequestContext, params: Params) -> Result<Re
 async fn usage(context: RequestContext, _: Params) -> Result<Reply> {
     let mut rows = Vec::new();
     for store in context.app.datastores.all() {
-        if context.datastore_privileges(store.name(), &Namespace::root()).has_any(AUDIT_OR_BACKUP) {
+        if USAGE_SEEN.shows(&context, About::Datastore(store.name())) {
             rows.push(usage_row(&store).await);
         }
     }

@@ -50,18 +50,16 @@ pub(super) const ROUTES: &[Route] = &[
     },
 ];
 
-fn file_name(params: &Params) -> Result<ArchiveName> {
-    params.text("file-name").unwrap_or_default().parse()
-}
-
 async fn download(context: RequestContext, params: Params) -> Result<Reply> {
-    let (place, snapshot, name) = (Place::of(&params)?, snapshot_of(&params)?, file_name(&params)?);
+    let (place, snapshot) = (Place::of(&params)?, snapshot_of(&params)?);
+    let name: ArchiveName = params.parsed("file-name")?;
     let file = place.open(&context)?.open_file(&place.ns, &snapshot, &name).await?;
     Ok(Reply::Raw(reply::octet_stream(file_body(file))))
 }
 
 async fn download_decoded(context: RequestContext, params: Params) -> Result<Reply> {
-    let (place, snapshot, name) = (Place::of(&params)?, snapshot_of(&params)?, file_name(&params)?);
+    let (place, snapshot) = (Place::of(&params)?, snapshot_of(&params)?);
+    let name: ArchiveName = params.parsed("file-name")?;
     let store = place.open(&context)?;
     let manifest = store.load_manifest(&place.ns, &snapshot).await?.manifest;
     if manifest.file(&name).is_some_and(|file| file.crypt_mode == CryptMode::Encrypt) {

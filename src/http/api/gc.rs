@@ -7,10 +7,10 @@ use super::job_status::add_collection_runs;
 use super::{Place, RequestContext, STORE, reply};
 use crate::auth::Privileges;
 use crate::error::Result;
-use crate::http::params::Params;
+use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled;
-use crate::jobs::state::JobKey;
+use crate::jobs::gc::Manner;
 
 const PATH: &str = "admin/datastore/{store}/gc";
 
@@ -59,7 +59,14 @@ pub(super) const ROUTES: &[Route] = &[
         path: PATH,
         access: Access::Store(Privileges::DATASTORE_MODIFY),
         body: BodyUse::Parameters,
-        params: &[STORE],
+        params: &[
+            STORE,
+            ParamSpec::optional(
+                "fresh",
+                ParamKind::Boolean,
+                "Sweep all directories, even if a run was cut off that could be gone on with.",
+            ),
+        ],
         returns: Returns::Data(Shape::Text),
         handler: |context, params| Box::pin(start(context, params)),
         about: "Starts a garbage collection and answers its task.",
@@ -77,7 +84,8 @@ async fn status(context: RequestContext, params: Params) -> Result<Reply> {
 
 async fn start(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
+    let manner = if params.bool("fresh").unwrap_or(false) { Manner::Fresh } else { Manner::Resume };
     // As the schedule starts it, so that both know of each other.
-    let upid = scheduled::start(&context.app, &JobKey::Gc(place.store), &context.auth).await?;
+    let upid = scheduled::start_gc_by_hand(&context.app, place.store, manner, &context.auth).await?;
     reply(upid.to_string())
 }

@@ -33,8 +33,9 @@ pub(super) const REMOVED: Shape = Shape::Object(&[
 pub(super) const ERROR_ON_PROTECTED: ParamSpec = ParamSpec::optional(
     "error-on-protected",
     ParamKind::Boolean,
-    "Whether this call fails when protected snapshots stay, as they do in any case; the default.",
-);
+    "Whether this call fails when protected snapshots stay, as they do in any case.",
+)
+.or("true");
 
 pub(super) fn on_protected(params: &Params) -> OnProtected {
     if params.bool("error-on-protected").unwrap_or(true) { OnProtected::Fail } else { OnProtected::Count }

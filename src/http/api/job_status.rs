@@ -5,18 +5,22 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::gc::collection_fields;
-use super::jobs::{CHANGE_PRUNE, CHANGE_VERIFY, ID, Kind, job_fields, prune_job_fields, verify_job_fields};
+use super::jobs::{
+    CHANGE_PRUNE, CHANGE_VERIFY, ID, Kind, LIST_PRUNE, LIST_VERIFY, job_fields, prune_job_fields, verify_job_fields,
+};
 use super::{RequestContext, reply};
 use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::App;
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
+use crate::http::rights::Where;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled;
 use crate::jobs::due::{Planned, next_run, planned};
 use crate::jobs::state::{JobKey, JobState};
 use crate::task::TaskState;
-use crate::types::{DatastoreName, Namespace, Upid};
+use crate::types::{DatastoreName, Upid};
 
 const STORE: ParamSpec = ParamSpec::optional("store", ParamKind::DATASTORE, "Only jobs of this datastore.");
 
@@ -31,6 +35,12 @@ const PRUNE: Shape = Shape::Object(prune_job_fields![NEXT, UPID, END, STATE]);
 
 const VERIFY: Shape = Shape::Object(verify_job_fields![NEXT, UPID, END, STATE]);
 
+const GC_SEEN: RowFilter = RowFilter {
+    grants: &[(Privileges::DATASTORE_AUDIT, Where::EachDatastore)],
+    own: Own::Nothing,
+    is_refused_if_empty: false,
+};
+
 /// What the last collection found is absent while the datastore cannot be read.
 const GC: Shape = Shape::Object(collection_fields!(Field::optional));
 
@@ -38,7 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "admin/prune",
-        access: Access::Authenticated,
+        access: LIST_PRUNE,
         body: BodyUse::Parameters,
         params: &[STORE],
         returns: Returns::Data(Shape::Array(&PRUNE)),
@@ -48,7 +58,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "admin/verify",
-        access: Access::Authenticated,
+        access: LIST_VERIFY,
         body: BodyUse::Parameters,
         params: &[STORE],
         returns: Returns::Data(Shape::Array(&VERIFY)),
@@ -58,12 +68,12 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "admin/gc",
-        access: Access::Authenticated,
+        access: Access::Listed(GC_SEEN),
         body: BodyUse::Parameters,
         params: &[STORE],
         returns: Returns::Data(Shape::Array(&GC)),
         handler: |context, params| Box::pin(collections(context, params)),
-        about: "Garbage collections of the datastores that the asker may audit, with their runs.",
+        about: "Garbage collections of the datastores, with their runs.",
     },
     Route {
         method: Method::POST,
@@ -108,8 +118,8 @@ async fn collections(context: RequestContext, params: Params) -> Result<Reply> {
     let wanted = params.parsed_opt::<DatastoreName>("store")?;
     let mut rows = Vec::new();
     for section in &loaded.config.datastores {
-        let may = context.datastore_privileges(&section.name, &Namespace::root());
-        if may.has_any(Privileges::DATASTORE_AUDIT) && wanted.as_ref().is_none_or(|store| *store == section.name) {
+        let is_seen = GC_SEEN.shows(&context, About::Datastore(&section.name));
+        if is_seen && wanted.as_ref().is_none_or(|store| *store == section.name) {
             let mut row = last_collection(&context.app, &section.name).await.unwrap_or_else(|error| {
                 // One datastore that is away does not hide the others.
                 tracing::debug!(store = %section.name, %error, "the last collection's numbers are not to be had");
@@ -160,7 +170,7 @@ fn add_runs(row: &mut Value, app: &App, key: &JobKey, plan: &[Planned<'_>], zone
         row["next-run"] = json!(next);
     }
     match state {
-        Some(JobState::Started { upid }) => {
+        Some(JobState::Started { upid, .. }) => {
             let known = upid.parse::<Upid>().ok().and_then(|upid| app.tasks.state(&upid));
             match known {
                 Some(TaskState::Ended(end, status)) => {

@@ -8,12 +8,14 @@ use super::{CONFIG_DIGEST, RequestContext, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::config::{Draft, JOB_ID_CHARS, JobSection, KEEP_KEYS, Loaded, PruneJobSection, VerifyJobSection};
 use crate::error::{Error, Result};
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::Outcome;
-use crate::http::rights::{HandlerRule, Where};
+use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, Answer, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::scheduled::no_such;
 use crate::jobs::state::JobKey;
+use crate::jobs::verify::PARTS_MAX;
 use crate::types::{DatastoreName, Namespace, Schedule, is_safe_id};
 
 /// One kind of job.
@@ -31,7 +33,15 @@ impl Kind {
         }
     }
 
-    /// Who may change and start jobs; whoever may audit sees them too.
+    /// Who sees jobs.
+    fn seen(self) -> RowFilter {
+        match self {
+            Self::Prune => PRUNE_SEEN,
+            Self::Verify => VERIFY_SEEN,
+        }
+    }
+
+    /// Who may change and start jobs.
     fn privilege(self) -> Privileges {
         match self {
             Self::Prune => Privileges::DATASTORE_MODIFY,
@@ -63,11 +73,7 @@ impl Kind {
     }
 
     fn may_see(self, context: &RequestContext, job: &JobSection) -> bool {
-        self.holds(context, job, self.privilege().union(Privileges::DATASTORE_AUDIT))
-    }
-
-    pub(super) fn holds(self, context: &RequestContext, job: &JobSection, wanted: Privileges) -> bool {
-        context.datastore_privileges(&job.store, &job.ns).has_any(wanted)
+        self.seen().shows(context, About::Namespace(&job.store, &job.ns))
     }
 
     /// What the asker may see of all jobs of the kind.
@@ -104,7 +110,7 @@ const PRUNE_KEYS: &[&str] = &[
     "keep-yearly",
 ];
 
-const VERIFY_KEYS: &[&str] = &["ns", "max-depth", "schedule", "comment", "ignore-verified", "outdated-after"];
+const VERIFY_KEYS: &[&str] = &["ns", "max-depth", "schedule", "comment", "ignore-verified", "outdated-after", "parts"];
 
 /// A changed one of these starts the counting anew.
 const TIMING_KEYS: [&str; 2] = ["schedule", "disable"];
@@ -137,6 +143,11 @@ const OUTDATED: ParamSpec = ParamSpec::optional(
     "outdated-after",
     ParamKind::Integer { min: 0, max: 1_000_000 },
     "But not what was verified more than so many days ago.",
+);
+const PARTS: ParamSpec = ParamSpec::optional(
+    "parts",
+    ParamKind::Integer { min: 2, max: PARTS_MAX as i64 },
+    "Read one of so many parts of the chunks, another one each day, of all snapshots.",
 );
 const DELETE_PRUNE: ParamSpec = ParamSpec::optional(
     "delete",
@@ -186,6 +197,7 @@ macro_rules! verify_job_fields {
         job_fields![
             Field::optional("ignore-verified", Shape::Boolean, "Whether what has been verified is left out."),
             Field::optional("outdated-after", Shape::Integer, "Days after which it is verified again."),
+            Field::optional("parts", Shape::Integer, "One of so many parts of the chunks is read each day."),
             $($more,)*
         ]
     };
@@ -198,18 +210,24 @@ const VERIFY_JOB: Shape = Shape::Object(verify_job_fields![]);
 
 const WITH_DIGEST: &[Field] = &[Field::new("digest", Shape::Text, "Names this version of the configuration.")];
 
-const SEE_PRUNE: Access = Access::Handler(HandlerRule {
-    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_MODIFY), Where::JobNamespace)],
-    also: "",
-});
-const SEE_VERIFY: Access = Access::Handler(HandlerRule {
-    grants: &[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_VERIFY), Where::JobNamespace)],
-    also: "",
-});
-pub(super) const CHANGE_PRUNE: Access =
-    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_MODIFY, Where::JobNamespace)], also: "" });
-pub(super) const CHANGE_VERIFY: Access =
-    Access::Handler(HandlerRule { grants: &[(Privileges::DATASTORE_VERIFY, Where::JobNamespace)], also: "" });
+const PRUNE_SEEN: RowFilter =
+    seen_by(&[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_MODIFY), Where::JobNamespace)]);
+const VERIFY_SEEN: RowFilter =
+    seen_by(&[(Privileges::DATASTORE_AUDIT.union(Privileges::DATASTORE_VERIFY), Where::JobNamespace)]);
+pub(super) const LIST_PRUNE: Access = Access::Listed(PRUNE_SEEN);
+pub(super) const LIST_VERIFY: Access = Access::Listed(VERIFY_SEEN);
+const SEE_PRUNE: Access = handled(PRUNE_SEEN.grants);
+const SEE_VERIFY: Access = handled(VERIFY_SEEN.grants);
+pub(super) const CHANGE_PRUNE: Access = handled(&[(Privileges::DATASTORE_MODIFY, Where::JobNamespace)]);
+pub(super) const CHANGE_VERIFY: Access = handled(&[(Privileges::DATASTORE_VERIFY, Where::JobNamespace)]);
+
+const fn seen_by(grants: &'static [(Privileges, Where)]) -> RowFilter {
+    RowFilter { grants, own: Own::Nothing, is_refused_if_empty: false }
+}
+
+const fn handled(grants: &'static [(Privileges, Where)]) -> Access {
+    Access::Handler(HandlerRule { grants, groups: Ownership::Any, also: "" })
+}
 
 const fn row(
     method: Method,
@@ -227,7 +245,7 @@ pub(super) const ROUTES: &[Route] = &[
     row(
         Method::GET,
         "config/prune",
-        SEE_PRUNE,
+        LIST_PRUNE,
         &[],
         Returns::With(Shape::Array(&PRUNE_JOB), WITH_DIGEST),
         |context, _| Box::pin(list(context, Kind::Prune)),
@@ -288,7 +306,7 @@ pub(super) const ROUTES: &[Route] = &[
     row(
         Method::GET,
         "config/verify",
-        SEE_VERIFY,
+        LIST_VERIFY,
         &[],
         Returns::With(Shape::Array(&VERIFY_JOB), WITH_DIGEST),
         |context, _| Box::pin(list(context, Kind::Verify)),
@@ -298,7 +316,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::POST,
         "config/verify",
         CHANGE_VERIFY,
-        &[ID, STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED],
+        &[ID, STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, PARTS],
         Returns::NULL,
         |context, params| Box::pin(create(context, params, Kind::Verify)),
         "Makes a verify job.",
@@ -316,7 +334,7 @@ pub(super) const ROUTES: &[Route] = &[
         Method::PUT,
         "config/verify/{id}",
         CHANGE_VERIFY,
-        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, DELETE_VERIFY, CONFIG_DIGEST],
+        &[ID, NEW_STORE, NS, DEPTH, SCHEDULE, COMMENT, IGNORE, OUTDATED, PARTS, DELETE_VERIFY, CONFIG_DIGEST],
         Returns::NULL,
         |context, params| Box::pin(update(context, params, Kind::Verify)),
         "Changes a verify job. What is not named stays.",
@@ -457,6 +475,9 @@ fn verify_item(verify: &VerifyJobSection) -> Value {
     item.insert("ignore-verified".to_owned(), json!(verify.ignore_verified));
     if let Some(days) = verify.outdated_after {
         item.insert("outdated-after".to_owned(), json!(days));
+    }
+    if let Some(parts) = verify.parts {
+        item.insert("parts".to_owned(), json!(parts));
     }
     item.into()
 }

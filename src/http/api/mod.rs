@@ -9,6 +9,8 @@ mod datastore;
 mod download;
 mod gc;
 mod groups;
+mod history;
+mod inspect;
 mod job_status;
 mod jobs;
 mod keep;
@@ -46,6 +48,7 @@ pub fn router() -> Router {
         datastore::ROUTES,
         config_datastore::ROUTES,
         gc::ROUTES,
+        history::ROUTES,
         download::ROUTES,
         groups::ROUTES,
         snapshots::ROUTES,
@@ -56,6 +59,7 @@ pub fn router() -> Router {
         prune::ROUTES,
         upload_log::ROUTES,
         verify::ROUTES,
+        inspect::ROUTES,
         sessions::ROUTES,
         tasks::ROUTES,
         jobs::ROUTES,

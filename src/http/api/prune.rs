@@ -47,8 +47,10 @@ pub(super) const ROUTES: &[Route] = &[
             WEEKLY,
             MONTHLY,
             YEARLY,
-            ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only says what would stay."),
-            ParamSpec::optional("use-task", ParamKind::Boolean, "Answers with the UPID of the task at once."),
+            ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only says what would stay.")
+                .or("false"),
+            ParamSpec::optional("use-task", ParamKind::Boolean, "Answers with the UPID of the task at once.")
+                .or("false"),
             ParamSpec::optional("max-depth", DEPTH, "Without meaning here: a group lies in one namespace."),
         ],
         returns: Returns::Data(Shape::OneOf(&[Shape::Array(&ROW), Shape::Text])),
@@ -69,8 +71,9 @@ pub(super) const ROUTES: &[Route] = &[
             WEEKLY,
             MONTHLY,
             YEARLY,
-            ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only logs what would stay."),
-            ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below; all if left out."),
+            ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only logs what would stay.")
+                .or("false"),
+            ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below.").or("7"),
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(datastore(context, params)),

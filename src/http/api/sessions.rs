@@ -3,18 +3,20 @@
 use http::Method;
 
 use crate::auth::Privileges;
-use crate::http::rights::{HandlerRule, Where};
+use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, BodyUse, Reply, Returns, Route};
 use crate::http::upgrade;
 
 /// Rights are checked by the handlers, in the recorded order and words.
 const BACKUP: Access = Access::Handler(HandlerRule {
     grants: &[(Privileges::DATASTORE_BACKUP, Where::Namespace)],
-    also: "an existing group has to be one's own",
+    groups: Ownership::Always,
+    also: "",
 });
 const READER: Access = Access::Handler(HandlerRule {
     grants: &[(Privileges::DATASTORE_READ, Where::Namespace), (Privileges::DATASTORE_BACKUP, Where::Namespace)],
-    also: "with Datastore.Backup own groups only",
+    groups: Ownership::With(Privileges::DATASTORE_BACKUP),
+    also: "",
 });
 
 pub(super) const ROUTES: &[Route] = &[

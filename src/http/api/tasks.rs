@@ -14,40 +14,48 @@ use super::{RequestContext, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::clock::EpochSecs;
 use crate::error::{Error, Result};
+use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamKind, ParamSpec, Params};
 use crate::http::reply::{Format, Response, set_header, with_body};
-use crate::http::rights::{HandlerRule, Where};
+use crate::http::rights::{HandlerRule, Ownership, Where};
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
 use crate::http::rows::Rows;
-use crate::task::{self, Download, Filter, Listed, StatusClass, TaskState};
-use crate::types::{DatastoreName, Namespace, Upid};
+use crate::task::{Download, Filter, Listed, StatusClass, TaskState};
+use crate::types::Upid;
 
-pub(super) const NODE: ParamSpec = ParamSpec::required("node", ParamKind::ANY_TEXT, "Any name: there is one node.");
-
-/// 36 characters and a pattern as the original has them; the longest names of ours have some thousands.
-const UPID: ParamSpec = ParamSpec::required(
-    "upid",
+pub(super) const NODE: ParamSpec = ParamSpec::required(
+    "node",
     ParamKind::Text {
-        pattern: r"^UPID:([a-zA-Z0-9]([a-zA-Z0-9\-]*[a-zA-Z0-9])?):([0-9A-Fa-f]{8}):([0-9A-Fa-f]{8,9}):([0-9A-Fa-f]{8,16}):([0-9A-Fa-f]{8}):([^:\s]+):([^:\s]*):([^:\s]+):$",
-        min: 36,
-        max: 4096,
-        matches: |text| text.parse::<Upid>().is_ok(),
+        pattern: r"^[^/\x00-\x1f\x7f-\x9f]*$",
+        min: 1,
+        max: 255,
+        matches: |text| !text.chars().any(|c| c == '/' || c.is_control()),
     },
-    "Name of the task.",
+    "Any name: there is one node.",
 );
 
+const UPID: ParamSpec = ParamSpec::required("upid", ParamKind::UPID, "Name of the task.");
+
 /// Whoever may see a task: also those who may give such work to the datastore themselves.
-const MAY_SEE: Access = Access::Handler(HandlerRule {
+const SEEN: RowFilter = RowFilter {
     grants: &[
         (Privileges::SYS_AUDIT, Where::At("/system/tasks")),
         (Privileges::DATASTORE_MODIFY, Where::TaskDatastore(&["garbage_collection", "prunejob"])),
         (Privileges::DATASTORE_VERIFY, Where::TaskDatastore(&["verificationjob"])),
     ],
+    own: Own::Tasks,
+    is_refused_if_empty: false,
+};
+
+const MAY_SEE: Access = Access::Handler(HandlerRule {
+    grants: SEEN.grants,
+    groups: Ownership::Any,
     also: "who started the task, or the user of the token that did",
 });
 
 const MAY_STOP: Access = Access::Handler(HandlerRule {
     grants: &[(Privileges::SYS_MODIFY, Where::At("/system/tasks"))],
+    groups: Ownership::Any,
     also: "who started the task, or the user of the token that did",
 });
 
@@ -96,7 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "nodes/{node}/tasks",
-        access: Access::Authenticated,
+        access: Access::Listed(SEEN),
         body: BodyUse::Parameters,
         params: &[
             NODE,
@@ -125,7 +133,7 @@ pub(super) const ROUTES: &[Route] = &[
             )],
         ),
         handler: |context, params| Box::pin(list(context, params)),
-        about: "Tasks that the asker may see: running ones, then the one that ended last.",
+        about: "Tasks: running ones, then the one that ended last.",
     },
     Route {
         method: Method::GET,
@@ -376,18 +384,5 @@ fn visible(context: &RequestContext, params: &Params) -> Result<Upid> {
 }
 
 fn may_see(context: &RequestContext, upid: &Upid) -> bool {
-    context.auth.owns(&upid.auth_id)
-        || context.privileges(&AclPath::system_tasks()).has_any(Privileges::SYS_AUDIT)
-        || may_do(context, upid)
-}
-
-/// Whether the asker may give such a job to its datastore.
-fn may_do(context: &RequestContext, upid: &Upid) -> bool {
-    let wanted = match upid.worker_type.as_str() {
-        "garbage_collection" | "prunejob" => Privileges::DATASTORE_MODIFY,
-        "verificationjob" => Privileges::DATASTORE_VERIFY,
-        _ => return false,
-    };
-    let store = task::store_of(upid).and_then(|name| name.parse::<DatastoreName>().ok());
-    store.is_some_and(|store| context.datastore_privileges(&store, &Namespace::root()).has_any(wanted))
+    SEEN.shows(context, About::Task(upid))
 }

@@ -6,11 +6,11 @@ use http::Method;
 
 use super::{NS, Place, RequestContext, STORE, reply};
 use crate::auth::{AclPath, Privileges};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::rights::{Reach, group_of, owned_by, snapshot_of};
 use crate::http::router::{Access, BodyUse, Reply, Returns, Route};
-use crate::jobs::verify::{Filter, Permit, Scope, Verification};
+use crate::jobs::verify::{Filter, NthPart, Part, Percent, Permit, Scope, Verification};
 use crate::types::{AuthId, NAMESPACE_DEPTH_MAX, Namespace};
 
 const ANY: Privileges = Privileges::DATASTORE_VERIFY;
@@ -18,6 +18,22 @@ const OWN: Privileges = Privileges::DATASTORE_BACKUP;
 
 #[expect(clippy::cast_possible_wrap, reason = "7")]
 const DEPTH: ParamKind = ParamKind::Integer { min: 0, max: NAMESPACE_DEPTH_MAX as i64 };
+
+const PERCENT: ParamKind = ParamKind::Text {
+    pattern: r"^[0-9]{1,3}(\.[0-9]{1,4})?$",
+    min: 1,
+    max: 8,
+    matches: |text| text.parse::<Percent>().is_ok(),
+};
+
+const N_OF_M: ParamKind = ParamKind::Text {
+    pattern: r"^[0-9]{1,5}/[0-9]{1,5}$",
+    min: 3,
+    max: 11,
+    matches: |text| text.parse::<NthPart>().is_ok(),
+};
+
+const SEED: ParamKind = ParamKind::Integer { min: 0, max: i64::MAX };
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: Method::POST,
@@ -34,8 +50,13 @@ pub(super) const ROUTES: &[Route] = &[Route {
             ParamKind::BACKUP_TIME,
             "Time of the snapshot; all of the group if left out.",
         ),
-        ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces down; all if left out."),
-        ParamSpec::optional("ignore-verified", ParamKind::Boolean, "Leave out what has been verified.").or("true"),
+        ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below.").or("7"),
+        ParamSpec::optional(
+            "ignore-verified",
+            ParamKind::Boolean,
+            "Leave out what has been verified; with `percent` or `n-of-m` false if left out.",
+        )
+        .or("true"),
         ParamSpec::optional(
             "outdated-after",
             ParamKind::Integer { min: 0, max: i64::MAX },
@@ -47,6 +68,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
             "And not what the known-chunk check of a backup has marked as failed.",
         )
         .or("true"),
+        ParamSpec::optional("percent", PERCENT, "Read only a random sample of the chunks, so many percent of them."),
+        ParamSpec::optional("seed", SEED, "Choose the sample as the run did that told this seed."),
+        ParamSpec::optional("n-of-m", N_OF_M, "Read only part N of M of the chunks: `N/M`, the same part each time."),
     ],
     returns: Returns::UPID,
     handler: |context, params| Box::pin(verify(context, params)),
@@ -63,13 +87,15 @@ async fn verify(context: RequestContext, params: Params) -> Result<Reply> {
     if let (Scope::Snapshot(ns, snapshot), Reach::Own) = (&scope, context.reach) {
         own(&context, &store.owner(ns, snapshot.group()).await?)?;
     }
+    let part = part(&params)?;
     let filter = Filter {
-        ignore_verified: params.bool("ignore-verified").unwrap_or(true),
+        // A part is about chunks, not about snapshots that nobody has looked at.
+        ignore_verified: params.bool("ignore-verified").unwrap_or(part == Part::All),
         outdated_after_days: params.int("outdated-after").and_then(|days| u64::try_from(days).ok()),
         recheck_marked: params.bool("recheck-marked").unwrap_or(true),
     };
     let compute = context.app.compute.clone();
-    let job = Verification { store, compute, scope, filter, permit: permit(&context, &place) };
+    let job = Verification { store, compute, scope, filter, part, permit: permit(&context, &place) };
     let (worker, lifecycle) = (job.worker(), context.app.lifecycle.clone());
     // The daemon waits for the guard before it ends, and a verification ends as soon as it is asked to.
     let guard = lifecycle.enter()?;
@@ -89,6 +115,27 @@ fn permit(context: &RequestContext, place: &Place) -> Permit {
         let held = users.acl.privileges(&auth, &AclPath::datastore(&store, ns));
         held.has_any(ANY) || held.has_any(OWN) && auth.owns(owner)
     })
+}
+
+/// Which chunks are read.
+fn part(params: &Params) -> Result<Part> {
+    let wrong = |name: &str, text: &str| -> Error { ParamErrors::one(name, text).into() };
+    let part = match (params.parsed_opt::<Percent>("percent")?, params.parsed_opt::<NthPart>("n-of-m")?) {
+        (Some(_), Some(_)) => return Err(wrong("n-of-m", "either this or percent.")),
+        (Some(share), None) => Part::Sample { share, seed: params.uint("seed").map_or_else(any_seed, Ok)? },
+        (None, _) if params.is_given("seed") => return Err(wrong("seed", "only a sample has one: give percent too.")),
+        (None, Some(nth)) => Part::Nth(nth),
+        (None, None) => Part::All,
+    };
+    Ok(part)
+}
+
+/// A number that the parameter takes.
+fn any_seed() -> Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Error::new(Kind::Io, format!("no random bytes - {e}")))?;
+    // Short enough to be typed again.
+    Ok(u64::from_le_bytes(bytes) >> 32)
 }
 
 fn scope(ns: &Namespace, params: &Params) -> Result<Scope> {

@@ -12,7 +12,7 @@ pub fn markdown(router: &Router) -> String {
 
 Made from the table of calls by `ringvault api --format markdown`; a test compares them. `ringvault api --format openapi` prints the same for programs.
 
-All paths stand below `/api2/json` (errors are a status and a line of text) or `/api2/extjs` (status 200 always, `success`, `message` and `errors` in the
+All paths stand below `/api2/json` (errors are a status and a line of text) or `/api2/extjs` (status 200 but without login, `success`, `message` and `errors` in the
 body). Parameters come as query, form or JSON object. A path above those below answers GET with the names of what lies under it. Log in with
 `Authorization: PBSAPIToken=USER@REALM!TOKEN:SECRET`, or with a ticket (`access/ticket`) in the cookie `PBSAuthCookie` and, but for GET, its
 `CSRFPreventionToken` in the header of that name.

@@ -22,6 +22,10 @@ const FRESH_MAX: Duration = Duration::from_secs(10);
 /// How long a scrape waits for a look; Prometheus gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often all manifests are asked what their last verification said, for the sake of other programs that write there; what this daemon
+/// writes is known at once. A listing of ten thousand snapshots is a second where the cache is warm.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// What a datastore held.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -38,12 +42,16 @@ pub(super) struct Look {
     /// What the last successful one saw.
     pub seen: Option<Arc<Seen>>,
     ended: Instant,
+    /// Of the marks, before it began: what has been found to be bad is shown by the next scrape.
+    marks: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     latest: watch::Sender<Option<Arc<Look>>>,
     is_looking: AtomicBool,
+    is_surveying: AtomicBool,
+    surveyed: Mutex<Option<Instant>>,
 }
 
 /// The looks at all datastores.
@@ -81,36 +89,60 @@ impl Censuses {
 
 impl Slot {
     fn new() -> Arc<Self> {
-        Arc::new(Self { latest: watch::Sender::new(None), is_looking: AtomicBool::new(false) })
+        Arc::new(Self {
+            latest: watch::Sender::new(None),
+            is_looking: AtomicBool::new(false),
+            is_surveying: AtomicBool::new(false),
+            surveyed: Mutex::default(),
+        })
     }
 
     /// Begins a look unless the last one is fresh or one is under way. Says whether it is fresh.
     fn begin(self: Arc<Self>, store: &Datastore, clock: &Clock) -> (watch::Receiver<Option<Arc<Look>>>, bool) {
         let latest = self.latest.subscribe();
-        let is_fresh = latest.borrow().as_ref().is_some_and(|look| look.ended.elapsed() < FRESH_MAX);
+        let is_fresh = latest
+            .borrow()
+            .as_ref()
+            .is_some_and(|look| look.ended.elapsed() < FRESH_MAX && look.marks == store.marks_version());
         if !is_fresh && !self.is_looking.swap(true, Ordering::AcqRel) {
             let (store, clock) = (store.clone(), clock.clone());
-            tokio::spawn(async move { self.look(&store, &clock).await });
+            let slot = Arc::clone(&self);
+            tokio::spawn(async move { slot.look(&store, &clock).await });
+        }
+        let is_surveyed = store.knows_marks() && self.surveyed.lock().is_some_and(|at| at.elapsed() < SURVEY_INTERVAL);
+        if !is_surveyed && !self.is_surveying.swap(true, Ordering::AcqRel) {
+            let store = store.clone();
+            tokio::spawn(async move { self.survey(&store).await });
         }
         (latest, is_fresh)
     }
 
+    /// Has the datastore find out which snapshots are marked. One that is not readable is asked again by the next scrape.
+    async fn survey(&self, store: &Datastore) {
+        match store.survey_marks().await {
+            Ok(()) => *self.surveyed.lock() = Some(Instant::now()),
+            Err(error) => tracing::debug!(store = %store.name(), %error, "the marks of snapshots were not looked at"),
+        }
+        self.is_surveying.store(false, Ordering::Release);
+    }
+
     async fn look(&self, store: &Datastore, clock: &Clock) {
         let started = Instant::now();
+        let marks = store.marks_version();
         let census = store.census().await;
         let former = self.latest.borrow().clone();
         let was_readable = former.as_ref().is_none_or(|look| look.readable);
         let look = match census {
             Ok(census) => {
                 let seen = Seen { at: clock.now(), took: started.elapsed(), census };
-                Look { readable: true, seen: Some(Arc::new(seen)), ended: Instant::now() }
+                Look { readable: true, seen: Some(Arc::new(seen)), ended: Instant::now(), marks }
             }
             Err(error) => {
                 // Once for each time that it goes away, not at each scrape.
                 if was_readable {
                     tracing::warn!(store = %store.name(), %error, "the datastore could not be looked at for the metrics");
                 }
-                Look { readable: false, seen: former.and_then(|look| look.seen.clone()), ended: Instant::now() }
+                Look { readable: false, seen: former.and_then(|look| look.seen.clone()), ended: Instant::now(), marks }
             }
         };
         self.latest.send_replace(Some(Arc::new(look)));

@@ -176,3 +176,19 @@ fn nouns_are_parsed_with_their_own_words() {
     assert_eq!(params.parsed_opt::<types::Namespace>("ns").unwrap(), None);
     assert!(params.parsed::<types::Namespace>("ns").is_err());
 }
+
+#[test]
+fn what_the_schema_takes_can_be_a_snapshot() {
+    let group = |id: &str| types::Group::new(types::BackupType::Host, id);
+    let ParamKind::Integer { min, max } = ParamKind::BACKUP_TIME else { panic!() };
+    for (time, fits) in [(min - 1, false), (min, true), (max, true), (max + 1, false)] {
+        let snapshot = types::Snapshot::new(group("x").unwrap(), crate::clock::EpochSecs(time));
+        assert_eq!(snapshot.is_ok(), fits, "{time}");
+    }
+    let text = words(query(FILES, &SNAPSHOT.replace("time=1717597418", &format!("time={}", max + 1))));
+    assert!(text.contains("'backup-time': value must have a maximum value of"), "{text}");
+    let ParamKind::Text { max, .. } = ParamKind::SAFE_ID else { panic!() };
+    assert!(group(&"n".repeat(max)).is_ok() && group(&"n".repeat(max + 1)).is_err());
+    let text = words(query(FILES, &SNAPSHOT.replace("id=x", &format!("id={}", "n".repeat(max + 1)))));
+    assert!(text.contains("'backup-id': value may only be 255 characters long"), "{text}");
+}

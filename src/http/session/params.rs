@@ -89,7 +89,7 @@ pub const BACKUP_UPGRADE: &[ParamSpec] = &[
     ID,
     TIME,
     DEBUG,
-    ParamSpec::optional("benchmark", ParamKind::Boolean, "A speed test: nothing is kept."),
+    ParamSpec::optional("benchmark", ParamKind::Boolean, "A speed test: nothing is kept.").or("false"),
     // Newer clients send it; there is no cache to keep a backup out of.
     ParamSpec::optional("no-cache", ParamKind::Boolean, "Accepted; has no effect."),
 ];

@@ -158,7 +158,7 @@ impl World {
     async fn collect(&self) -> Result<()> {
         let collection = gc::begin(&self.store).await?;
         let task = self.task().await;
-        let result = gc::run(&self.store, collection, &task, std::future::pending()).await;
+        let result = gc::run(&self.store, gc::Manner::Fresh, collection, &task, std::future::pending()).await;
         task.end(result.as_ref().map(drop).map_err(ToString::to_string)).await;
         result.map(drop)
     }

@@ -147,7 +147,7 @@ pub(super) async fn name_missing(pass: &Pass, store: &Datastore, files: &[IndexF
             let mut asked: Vec<Digest> = unmet.iter().copied().filter(|digest| !absent.contains_key(digest)).collect();
             asked.sort_unstable();
             asked.dedup();
-            let report = store.check_chunks(asked.clone(), Class::Sweep, Freshness::Server).await?;
+            let report = store.check_chunks(asked.clone(), Class::Background, Freshness::Server).await?;
             pass.go_on()?;
             absent.extend(asked.into_iter().map(|digest| (digest, false)));
             for (digest, reason) in report.missing {

@@ -1,7 +1,7 @@
 //! Garbage collection: removes the chunks that no index names (spec 07 §1), without touching those that one does (design §5).
 //!
 //! ```text
-//! run ─▶ begin: nobody else works on this datastore, and what comes from now on is watched
+//! run ─▶ begin: nobody else works on this datastore, and what comes from now on is watched; a run that was cut off is gone on with
 //!     ─▶ mark   every index file once ─▶ the set of live chunks, 12 bytes each
 //!     ─▶ sweep  every chunk directory once: a name in the set is done; the others are looked at, judged by cutoff, removed
 //!     ─▶ report status, log
@@ -13,6 +13,7 @@
 pub mod cutoff;
 mod mark;
 mod report;
+mod resume;
 mod run;
 mod sweep;
 
@@ -20,4 +21,5 @@ mod sweep;
 mod tests;
 
 pub use report::{GcStatus, Marked, Swept};
-pub use run::{GcReport, WORKER_TYPE, begin, run, start};
+pub use resume::{Manner, progress_made};
+pub use run::{GcReport, SHUT_DOWN, WORKER_TYPE, begin, run, start};

@@ -1,6 +1,6 @@
 //! What a garbage collection counts, and how that is told: the status of spec 01 §8 and the lines of the task log. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The status that is kept and shown; its fields and their order are the original's (spec 01 §8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,7 +31,8 @@ pub struct GcStatus {
 }
 
 /// What the sweep of some directories found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Swept {
     /// Files with the name of a chunk, live ones that were not looked at included.
     pub chunks: u64,

@@ -6,14 +6,19 @@ use std::sync::atomic::AtomicUsize;
 use super::cutoff::Cutoff;
 use super::mark::{mark, name_missing};
 use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
-use super::sweep::{Progress, Rule, SIZE_SAMPLE_CHUNKS, sweep};
+use super::resume::{self, Manner, Progress, Trail, sample_left, unnamed};
+use super::sweep::{Progress as Told, Rule, sweep};
 use crate::error::{Error, Kind, Result};
+use crate::jobs::budget::told;
 use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
-use crate::task::{Registry, Task};
+use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
 
 /// Chunk directories of a datastore.
-const DIRS: u32 = 1 << 16;
+pub(super) const DIRS: u32 = 1 << 16;
+
+/// How a run ends that the end of the daemon cuts off.
+pub const SHUT_DOWN: &str = "the server is shutting down";
 
 /// Type of the task.
 pub const WORKER_TYPE: &str = "garbage_collection";
@@ -34,6 +39,7 @@ pub struct GcReport {
 /// Errors: `Busy` while another one runs on this datastore, or while another process uses it.
 pub async fn start(
     store: Datastore,
+    manner: Manner,
     tasks: &Registry,
     auth: &AuthId,
     closing: impl Future<Output = ()> + Send + 'static,
@@ -48,8 +54,9 @@ pub async fn start(
         }
     };
     let upid = task.upid().clone();
+    task.is_run_of(store.name(), RunKind::Gc);
     tokio::spawn(async move {
-        let result = run(&store, collection, &task, closing).await;
+        let result = run(&store, manner, collection, &task, closing).await;
         task.end(result.map(drop).map_err(|e| e.to_string())).await;
         drop(guard);
     });
@@ -65,15 +72,16 @@ pub async fn begin(store: &Datastore) -> Result<Collection> {
 }
 
 /// Collects the garbage of a datastore, tells the task how far it is, and stores the status of a complete run. An abort of the task, or
-/// `closing`, ends it within the file operation that it is in.
+/// `closing`, ends it within the file operation that it is in. How far it was is kept for the next run, whatever ended it.
 pub async fn run(
     store: &Datastore,
+    manner: Manner,
     collection: Collection,
     task: &Task,
     closing: impl Future<Output = ()>,
 ) -> Result<GcReport> {
     let result = {
-        let work = collect(store, &collection, task);
+        let work = told(collection.share(), task, collect(store, manner, &collection, task));
         tokio::pin!(work);
         tokio::select! {
             result = &mut work => result,
@@ -86,7 +94,7 @@ pub async fn run(
             () = closing => {
                 collection.stop();
                 work.await.map_err(|e| match e.kind() {
-                    Kind::Closed => Error::closed("the server is shutting down"),
+                    Kind::Closed => Error::closed(SHUT_DOWN),
                     _ => e,
                 })
             }
@@ -96,30 +104,54 @@ pub async fn run(
     result
 }
 
-async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Result<GcReport> {
-    let GcConfig { method, memory_max, cutoff_minutes } = store.config().gc;
+async fn collect(store: &Datastore, manner: Manner, collection: &Collection, task: &Task) -> Result<GcReport> {
     task.log(format!("starting garbage collection on store {}", store.name()));
+    let (resumed, told) = resume::found(store, manner).await;
+    if let (None, Some(_)) = (&resumed, &told) {
+        // Should this run end before it has swept anything, nobody goes on with that one either.
+        collection.clear_progress().await?;
+    }
+    told.into_iter().for_each(|line| task.log(line));
+    let mut trail = Trail::new(store, collection, task.upid().to_string(), resumed.as_ref());
+    let report = collect_from(store, resumed, collection, task, &mut trail).await;
+    if report.is_err() {
+        trail.cut_off().await;
+    }
+    report
+}
+
+async fn collect_from(
+    store: &Datastore,
+    resumed: Option<Progress>,
+    collection: &Collection,
+    task: &Task,
+    trail: &mut Trail<'_>,
+) -> Result<GcReport> {
+    let GcConfig { method, memory_max, cutoff_minutes, reserve_bytes } = store.config().gc;
+    collection.keep_reserve(reserve_bytes).await;
     if method == Method::AccessTime {
         task.log("checking that the file system keeps access times");
         collection.check_access_times().await?;
     }
     let phase1_start = store.clock().now();
     let cutoff = Cutoff::new(phase1_start, store.oldest_writer(), i64::from(cutoff_minutes) * 60);
-    let rule = Rule { cutoff, method, sample: Arc::new(AtomicUsize::new(SIZE_SAMPLE_CHUNKS)) };
-    let (mut marked, mut swept, mut progress) = (Marked::default(), Swept::default(), Progress::default());
-    let (mut next, mut width) = (0, DIRS);
+    let (mut next, mut width) = (resumed.as_ref().map_or(0, |from| from.next), DIRS);
+    let (mut marked, mut told) = (Marked::default(), Told::from(resumed.as_ref()));
+    resumed.as_ref().and_then(unnamed).into_iter().for_each(|line| task.warn(line));
+    let mut swept = resumed.map(|from| from.swept).unwrap_or_default();
+    let rule = Rule { cutoff, method, sample: Arc::new(AtomicUsize::new(sample_left(&swept))) };
     while next < DIRS {
         let pass = collection.begin_pass(next..DIRS.min(next + width), memory_max).await?;
         task.log("Start GC phase1 (mark used chunks)");
         let files = mark(&pass, method, task, &mut marked).await?;
         let range = pass.prefixes();
-        if range != (0..DIRS) {
+        if range.end != DIRS || marked.passes > 1 {
             let (end, max) = (range.end - 1, shown_bytes(memory_max));
             task.log(format!("the live chunks do not fit into {max}: this pass is about {next:04x} to {end:04x}"));
         }
         task.log("Start GC phase2 (sweep unused chunks)");
         let unmet_before = swept.unmet;
-        sweep(&pass, &rule, task, (&mut swept, &mut progress)).await?;
+        sweep(&pass, &rule, task, (&mut swept, &mut told, trail)).await?;
         if swept.unmet > unmet_before {
             name_missing(&pass, store, &files, task).await?;
         }
@@ -130,10 +162,19 @@ async fn collect(store: &Datastore, collection: &Collection, task: &Task) -> Res
     let status = swept.status(&marked, task.upid().to_string());
     status.lines().into_iter().chain(estimate(&swept)).for_each(|line| task.log(line));
     task.log(effort(&marked, &swept));
+    // The history names the task anyway.
+    task.figures(&GcStatus { upid: None, ..status.clone() });
+    if collection.has_used_reserve() {
+        task.log(format!("the disk was full: the reserve of {} was given up for this run", shown_bytes(reserve_bytes)));
+    }
     let json = serde_json::to_vec(&status).map_err(|e| Error::invalid("status cannot be written").with_source(e))?;
     if let Err(e) = collection.write_status(json).await {
         // The garbage is gone all the same; on a full disk that may be the only thing that works.
         task.log(format!("the status of this run is not kept: {e}"));
     }
+    if let Err(e) = trail.clear().await {
+        task.log(format!("the next run may take this one for one that was cut off: {e}"));
+    }
+    collection.keep_reserve(reserve_bytes).await;
     Ok(GcReport { status, marked, swept })
 }

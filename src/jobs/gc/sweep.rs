@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::cutoff::{Cutoff, Verdict};
 use super::mark::{count, cut_off};
 use super::report::Swept;
+use super::resume::{self, Trail};
+use super::run::DIRS;
 use crate::engine::FileStat;
 use crate::error::{Error, Result};
 use crate::store::{ChunkName, GcMethod as Method, Pass, Remains, Removed};
@@ -54,10 +56,10 @@ pub(super) async fn sweep(
     pass: &Pass,
     rule: &Rule,
     task: &Task,
-    (swept, progress): (&mut Swept, &mut Progress),
+    (swept, progress, trail): (&mut Swept, &mut Progress, &mut Trail<'_>),
 ) -> Result<()> {
     let dirs = pass.chunk_dirs().await?;
-    swept.unmet += dirs.unmet;
+    let mut absent = dirs.unmet.into_iter().peekable();
     let mut left = dirs.present.into_iter();
     let mut running = VecDeque::new();
     let mut failure = None;
@@ -74,6 +76,13 @@ pub(super) async fn sweep(
             Ok(dir) => {
                 progress.tell(prefix, swept.chunks, &dir, task);
                 swept.add(&dir.swept);
+                while let Some((_, unmet)) = absent.next_if(|(missing, _)| *missing < prefix) {
+                    swept.unmet += unmet;
+                }
+                // Behind a failure others were swept, but not all.
+                if failure.is_none() {
+                    trail.advance(u32::from(prefix) + 1, swept, progress.unreadable).await;
+                }
                 if progress.unreadable > UNREADABLE_MAX {
                     failure = failure.or_else(|| Some(too_many_unreadable()));
                 }
@@ -82,6 +91,7 @@ pub(super) async fn sweep(
             Err(e) => failure = failure.or(Some(e)),
         }
     }
+    swept.unmet += absent.map(|(_, unmet)| unmet).sum::<u64>();
     failure.map_or(Ok(()), Err)
 }
 
@@ -91,8 +101,14 @@ fn too_many_unreadable() -> Error {
 }
 
 impl Progress {
+    /// Of a run that goes on with another one.
+    pub(super) fn from(resumed: Option<&resume::Progress>) -> Self {
+        resumed
+            .map_or_else(Self::default, |from| Self { percentage: percentage(from.next), unreadable: from.unreadable })
+    }
+
     fn tell(&mut self, prefix: u16, chunks_before: u64, dir: &Dir, task: &Task) {
-        let percentage = u32::from(prefix) * 100 / 65_536;
+        let percentage = percentage(prefix.into());
         if percentage > self.percentage && dir.swept.chunks > 0 {
             task.log(format!("processed {percentage}% ({chunks_before} chunks)"));
             self.percentage = percentage;
@@ -103,6 +119,10 @@ impl Progress {
             task.warn(format!("chunk {name} could not be looked at and stays - {error}"));
         }
     }
+}
+
+fn percentage(dirs: u32) -> u32 {
+    dirs * 100 / DIRS
 }
 
 async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {

@@ -8,11 +8,13 @@
 //! again under them, so what has changed since the plan is only ever a removal less. An abort is heard between two snapshots.
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use super::retention::{Candidate, KeepOptions, Mark, marks};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Datastore, Operation, SnapshotState};
-use crate::task::Task;
+use crate::jobs::budget::told;
+use crate::store::{BudgetShare, Datastore, Operation, Rate, SnapshotState, Turn};
+use crate::task::{RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
 
 /// What becomes of one snapshot.
@@ -40,7 +42,7 @@ pub struct Scope {
 }
 
 /// What a prune came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Groups that were looked at.
     pub groups: u64,
@@ -116,8 +118,13 @@ pub async fn prune_group(
     let _operation = store.begin_operation(operation(dry_run))?;
     task.log(format!("pruning group {group}{} of datastore '{}'", within(ns), store.name()));
     head(keep, dry_run, task);
-    let report = carry_out(store, ns, plan, dry_run, task).await?;
+    if !dry_run {
+        task.is_run_of(store.name(), RunKind::PruneGroup);
+    }
+    let share = store.budget().share(Rate::NONE);
+    let report = told(&share, task, carry_out(store, ns, plan, dry_run, (&share, task))).await?;
     task.log(summary(&report, dry_run));
+    task.figures(&report);
     Ok(report)
 }
 
@@ -137,7 +144,13 @@ fn head(keep: &KeepOptions, dry_run: bool, task: &Task) {
     }
 }
 
-async fn carry_out(store: &Datastore, ns: &Namespace, plan: &[Decision], dry_run: bool, task: &Task) -> Result<Report> {
+async fn carry_out(
+    store: &Datastore,
+    ns: &Namespace,
+    plan: &[Decision],
+    dry_run: bool,
+    (share, task): (&BudgetShare, &Task),
+) -> Result<Report> {
     let mut report = Report { groups: 1, ..Report::default() };
     for decision in plan {
         // Without any option retention marks nearly all for removal, and nothing goes: that would read badly.
@@ -153,7 +166,7 @@ async fn carry_out(store: &Datastore, ns: &Namespace, plan: &[Decision], dry_run
             report.removed += 1;
             continue;
         }
-        stop_if_asked(task).await?;
+        let _turn = turn(share, task).await?;
         match store.remove_snapshot(ns, snapshot).await {
             Ok(()) => {
                 task.log(format!("removed {snapshot}"));
@@ -179,10 +192,24 @@ pub async fn prune_datastore(
     may: impl Fn(&Namespace, &AuthId) -> bool + Send,
     task: &Task,
 ) -> Result<Report> {
+    let share = store.budget().share(Rate::NONE);
+    told(&share, task, prune_all(store, scope, zone, may, (&share, task))).await
+}
+
+async fn prune_all(
+    store: &Datastore,
+    scope: &Scope,
+    zone: &TimeZone,
+    may: impl Fn(&Namespace, &AuthId) -> bool + Send,
+    (share, task): (&BudgetShare, &Task),
+) -> Result<Report> {
     let Scope { ns, max_depth, keep, dry_run } = scope;
     let _operation = store.begin_operation(operation(*dry_run))?;
     task.log(format!("pruning datastore '{}'{}, at most {max_depth} levels down", store.name(), within(ns)));
     head(keep, *dry_run, task);
+    if !*dry_run {
+        task.is_run_of(store.name(), RunKind::Prune);
+    }
     if !store.namespace_exists(ns).await? {
         return Err(Error::not_found(format!("namespace '{ns}' not found")));
     }
@@ -204,18 +231,20 @@ pub async fn prune_datastore(
             let place = within(&ns);
             task.log(format!("group {group}{place}, owner {owner}"));
             let pruned = match plan_group(store, &ns, &group, keep, zone).await {
-                Ok(plan) => carry_out(store, &ns, &plan, *dry_run, task).await?,
+                Ok(plan) => carry_out(store, &ns, &plan, *dry_run, (share, task)).await?,
                 Err(e) if is_machines_fault(&e) => {
                     task.warn(format!("group {group}{place} is left out: {e}"));
                     Report { faults: 1, ..Report::default() }
                 }
-                // Gone since it was listed.
+                // Gone since it was listed, unless everything has.
                 Err(e) => {
+                    store.confirm_place().await?;
                     task.log(format!("group {group}{place} is left out: {e}"));
                     Report::default()
                 }
             };
             total.add(pruned);
+            task.figures(&total);
         }
     }
     task.log(summary(&total, *dry_run));
@@ -244,6 +273,15 @@ fn summary(report: &Report, dry_run: bool) -> String {
 /// Whether trying again later would not help by itself.
 fn is_machines_fault(error: &Error) -> bool {
     matches!(error.kind(), Kind::Io | Kind::Corrupt)
+}
+
+/// Waits until something may be removed, or somebody asks to stop.
+async fn turn(share: &BudgetShare, task: &Task) -> Result<Turn> {
+    tokio::select! {
+        biased;
+        () = task.aborted() => Err(Error::closed("task aborted")),
+        turn = share.take(1, 0) => Ok(turn),
+    }
 }
 
 async fn stop_if_asked(task: &Task) -> Result<()> {

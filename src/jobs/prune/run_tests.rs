@@ -305,3 +305,73 @@ async fn a_manifest_that_is_a_link_is_told_and_keeps_nothing_else_from_going() {
     assert_eq!((report.removed, report.faults, ground.left().len()), (1, 0, 2));
     task.end(Ok(())).await;
 }
+
+/// What happens to all operations from the removal of a snapshot on.
+#[derive(Debug)]
+struct FromThen {
+    base: PathBuf,
+    /// A read-only file system, or none at all.
+    read_only: bool,
+    begun: std::sync::atomic::AtomicBool,
+}
+
+impl Fault for FromThen {
+    #[expect(clippy::disallowed_methods, reason = "a test takes a datastore away")]
+    fn before(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
+        let is_removed = op == "rmdir" && path.is_some_and(|path| path.ends_with(TIMES[2]));
+        let is_other = path.is_some_and(|path| path.to_string_lossy().contains("vm/7"));
+        if self.begun.load(Ordering::SeqCst) && is_other && !self.read_only {
+            let _ = std::fs::rename(&self.base, self.base.with_extension("away"));
+        }
+        let changes = ["create", "mkdir", "rename", "unlink", "rmdir", "pwrite"].contains(&op);
+        if self.begun.load(Ordering::SeqCst) && self.read_only && changes {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        }
+        if is_removed {
+            self.begun.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test takes a datastore away")]
+async fn a_datastore_that_vanishes_or_turns_read_only_under_a_prune_is_told() {
+    for read_only in [true, false] {
+        let ground = Ground::new();
+        let fault = Arc::new(FromThen { base: ground.base(), read_only, begun: false.into() });
+        let store = ground.open(Disk::with_fault(fault)).await;
+        let task = ground.task().await;
+        let upid = task.upid().clone();
+        let result = prune(&store, last(1), &task).await.map_err(|e| e.to_string()).and_then(|report| report.result());
+        task.end(result.clone()).await;
+        let error = result.unwrap_err();
+        if read_only {
+            assert_eq!(error, "pruning failed in 3 places, see the log");
+            let told = ground.log(&upid).iter().filter(|line| line.contains("Read-only file system")).count();
+            assert_eq!(told, 3);
+        } else {
+            assert!(error.contains("the datastore is not at its place"), "{error}");
+            std::fs::rename(ground.base().with_extension("away"), ground.base()).unwrap();
+        }
+        let left = ground.left();
+        assert_eq!((left.len(), left.values().all(|files| files.len() == 3)), (5, true), "{left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_no_group_and_no_snapshot_are_left_alone() {
+    let ground = Ground::new();
+    let base = ground.base();
+    let others: Vec<PathBuf> =
+        ["lost+found", "host/lost+found", "host/a/lost+found", "vm/7/2024-06-05", "other/x/2024-06-05T14:23:38Z"]
+            .map(|name| base.join(name))
+            .to_vec();
+    others.iter().for_each(|path| std::fs::create_dir_all(path.join("kept")).unwrap());
+    let store = ground.open(Disk::real()).await;
+    let task = ground.task().await;
+    let report = prune(&store, last(1), &task).await.unwrap();
+    assert_eq!(report, Report { groups: 2, kept: 2, removed: 6, spared: 0, faults: 0 });
+    assert!(others.iter().all(|path| path.join("kept").is_dir()));
+    task.end(Ok(())).await;
+}

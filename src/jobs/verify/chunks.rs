@@ -16,11 +16,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::figures::Figures;
+use super::part::Part;
+use super::resume::Trail;
 use super::seen::Seen;
 use super::verdict::{Bad, Claim, Judged, Mismatch, judge, speaks_of_data};
 use crate::engine::ComputePool;
 use crate::error::{Error, Kind, Result};
-use crate::store::{Datastore, Doubt, IndexReader};
+use crate::store::{BudgetShare, Datastore, Doubt, IndexReader, Rate, SCAN_BLOCK_BYTES};
 use crate::task::Task;
 use crate::types::Digest;
 
@@ -53,15 +56,24 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Datastore,
     pub(super) compute: &'a ComputePool,
     pub(super) task: &'a Task,
+    pub(super) share: BudgetShare,
     pub(super) seen: Seen,
+    pub(super) part: Part,
+    pub(super) figures: Figures,
     pub(super) inode_order_min: usize,
+    /// Keeps what is seen for the run after a crash.
+    pub(super) trail: Option<Trail>,
 }
 
 /// How far the chunks of an archive are.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     chunks: u64,
+    /// Those of them that are not left to another part or sample.
+    chosen: AtomicU64,
     done: AtomicU64,
+    /// Files that were read, each for all that name it.
+    read: AtomicU64,
     loaded_bytes: AtomicU64,
     plain_bytes: AtomicU64,
     errors: AtomicU64,
@@ -84,7 +96,18 @@ enum Outcome {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(store: &'a Datastore, compute: &'a ComputePool, task: &'a Task) -> Self {
-        Self { store, compute, task, seen: Seen::default(), inode_order_min: INODE_ORDER_MIN }
+        let share = store.budget().share(Rate::NONE);
+        Self {
+            store,
+            compute,
+            task,
+            share,
+            seen: Seen::default(),
+            part: Part::All,
+            figures: Figures::default(),
+            inode_order_min: INODE_ORDER_MIN,
+            trail: None,
+        }
     }
 
     /// Verifies the chunks of an index that nobody has verified in this task. An error is the machine's, and ends the task.
@@ -105,27 +128,45 @@ impl<'a> Bench<'a> {
         if tally.is_hopeless() {
             task.log(format!("giving up: {UNREADABLE_MAX} chunks could not be read"));
         }
+        if !self.part.is_all() {
+            let (chosen, read) = (tally.chosen.load(Ordering::Relaxed), tally.read.load(Ordering::Relaxed));
+            task.log(format!("  {chosen} of {} chunks are in {}, {read} had to be read", tally.chunks, self.part));
+        }
         task.log(format!("  {}", tally.total(started.elapsed())));
+        tally.add_to(&mut self.figures);
         Ok(tally)
     }
 
     async fn all_batches(&mut self, index: &IndexReader, encrypted: bool, tally: &Arc<Tally>) -> Result<()> {
-        let mut scan = index.scan();
+        let (mut scan, part) = (index.scan(), self.part);
         let mut is_through = false;
+        // Read if nothing of the archive is in the sample.
+        let (mut chosen, mut instead) = (0, None);
         while !is_through && !tally.is_hopeless() {
             let mut batch = Vec::new();
             while batch.len() < BATCH_CHUNKS {
+                let turn = self.share.take(1, SCAN_BLOCK_BYTES.min(scan.left_bytes())).await;
                 let Some(block) = scan.next_block().await? else {
                     is_through = true;
+                    let instead = instead.take().filter(|_| chosen == 0).map(|(_, claim): (u64, Claim)| claim);
+                    tally.add(&tally.chosen, instead.iter().len() as u64);
+                    batch.extend(instead.filter(|claim| !self.seen.is_verified(claim)));
                     break;
                 };
+                drop(turn);
                 let claims = block.iter().map(|e| Claim { digest: e.digest, size_bytes: e.size_bytes, encrypted });
-                let all = claims.len();
-                let new = claims.filter(|claim| !self.seen.is_verified(claim));
-                let before = batch.len();
-                batch.extend(new);
+                let (all, before) = (claims.len(), batch.len());
+                for claim in claims {
+                    if part.takes(&claim.digest) {
+                        chosen += 1;
+                        batch.extend((!self.seen.is_verified(&claim)).then_some(claim));
+                    } else if let Some(rank) = part.rank(&claim.digest) {
+                        instead = std::cmp::min(instead, Some((rank, claim))).or(Some((rank, claim)));
+                    }
+                }
                 tally.add(&tally.done, (all - (batch.len() - before)) as u64);
             }
+            tally.chosen.store(chosen.max(tally.chosen.load(Ordering::Relaxed)), Ordering::Relaxed);
             let named = batch.len();
             let mut batch = self.compute.run(move || sorted(batch)).await?;
             tally.add(&tally.done, (named - batch.len()) as u64);
@@ -164,8 +205,11 @@ impl<'a> Bench<'a> {
         loop {
             while reading.len() < DIRS_AT_ONCE {
                 let Some(prefix) = prefixes.next() else { break };
-                let store = self.store.clone();
-                reading.spawn(async move { store.chunk_inodes(prefix).await });
+                let (store, share) = (self.store.clone(), self.share.clone());
+                reading.spawn(async move {
+                    let _turn = share.take(1, 0).await;
+                    store.chunk_inodes(prefix).await
+                });
             }
             let Some(read) = reading.join_next().await else { break };
             // An order is a wish: without these the chunks are read all the same.
@@ -192,11 +236,26 @@ impl<'a> Bench<'a> {
             while running.len() < READS_AHEAD + judges && !tally.is_hopeless() {
                 let Some(claim) = claims.next() else { break };
                 let (store, compute, reads) = (self.store.clone(), self.compute.clone(), Arc::clone(&reads));
-                running.spawn(async move { (claim, examine(&store, &compute, &reads, claim).await) });
+                let share = self.share.clone();
+                running.spawn(async move { (claim, examine(&store, &compute, (&reads, &share), claim).await) });
             }
             let Some(examined) = running.join_next().await else { return Ok(()) };
             let (claim, outcome) = examined.map_err(cut_off)?;
             self.take(&claim, outcome?, tally);
+            self.keep_trail().await;
+        }
+    }
+
+    fn add_verified(&mut self, claim: &Claim) {
+        if let (Some(print), Some(trail)) = (self.seen.add_verified(claim), &mut self.trail) {
+            trail.note(print);
+        }
+    }
+
+    /// Writes down what was seen, if it is time to.
+    pub(super) async fn keep_trail(&mut self) {
+        if let Some(trail) = self.trail.as_mut().filter(|trail| trail.is_due()) {
+            trail.write().await;
         }
     }
 
@@ -205,6 +264,7 @@ impl<'a> Bench<'a> {
         let (task, digest) = (self.task, &claim.digest);
         tally.add(&tally.done, 1);
         let load = |judged: &Judged| {
+            tally.add(&tally.read, 1);
             if judged.loaded_bytes > 0 {
                 tally.add(&tally.loaded_bytes, judged.loaded_bytes);
                 tally.add(&tally.plain_bytes, u64::from(claim.size_bytes));
@@ -245,10 +305,13 @@ impl<'a> Bench<'a> {
             }
         };
         match mismatch {
-            None => self.seen.add_verified(claim),
+            None => {
+                self.store.trust(digest);
+                self.add_verified(claim);
+            }
             Some(mismatch) => {
                 if mismatch == (Mismatch::CryptMode { is_sound: true }) {
-                    self.seen.add_verified(&opposite(claim));
+                    self.add_verified(&opposite(claim));
                 }
                 task.log(mismatch.describe(claim));
                 tally.add(&tally.errors, 1);
@@ -274,8 +337,14 @@ fn sorted(mut batch: Vec<Claim>) -> Vec<Claim> {
 }
 
 /// Reads and judges one chunk. An error ends the task: the machine is at its end, or the daemon.
-async fn examine(store: &Datastore, compute: &ComputePool, reads: &Semaphore, claim: Claim) -> Result<Outcome> {
+async fn examine(
+    store: &Datastore,
+    compute: &ComputePool,
+    (reads, share): (&Semaphore, &BudgetShare),
+    claim: Claim,
+) -> Result<Outcome> {
     let place = reads.acquire().await.map_err(|_| Error::closed("verification has ended"))?;
+    let mut turn = share.take(1, u64::from(claim.size_bytes)).await;
     let mut stored = store.load_chunk(&claim.digest).await;
     if stored.is_err() {
         stored = store.load_chunk(&claim.digest).await;
@@ -285,7 +354,8 @@ async fn examine(store: &Datastore, compute: &ComputePool, reads: &Semaphore, cl
         Err(e) if e.kind() == Kind::Closed => return Err(e),
         Err(e) => return Ok(Outcome::Unreadable(e)),
     };
-    drop(place);
+    turn.settle(stored.bytes());
+    drop((turn, place));
     let judged = compute.run(move || judge(&stored, &claim)).await?;
     let first = match judged.verdict.clone() {
         Ok(mismatch) => return Ok(Outcome::Judged(judged, mismatch)),
@@ -333,6 +403,16 @@ impl Tally {
     fn progress(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         format!("{done} of {} chunks so far, {}", self.chunks, self.rates(elapsed))
+    }
+
+    fn add_to(&self, figures: &mut Figures) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        figures.chunks_named += self.chunks;
+        figures.chunks_chosen += count(&self.chosen);
+        figures.chunks_read += count(&self.read);
+        figures.chunk_errors += self.errors();
+        figures.stored_bytes += count(&self.loaded_bytes);
+        figures.plain_bytes += count(&self.plain_bytes);
     }
 
     /// In the words of the original.

@@ -9,6 +9,9 @@
 //! wrong then; and a snapshot that a backup's known-chunk check has marked is looked at again though it has a state.
 
 mod chunks;
+mod figures;
+mod part;
+mod resume;
 mod run;
 mod scope;
 mod seen;
@@ -18,5 +21,8 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+pub use figures::Figures;
+pub use part::{NthPart, PARTS_MAX, Part, Percent};
+pub use resume::progress_made;
 pub use run::{JOB_WORKER_TYPE, Permit, Started, Verification, everybody};
 pub use scope::{Filter, Scope};

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::chunks::Bench;
+use super::part::Part;
+use super::resume::Trail;
 use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::Result;
+use crate::jobs::budget::told;
 use crate::store::{Datastore, GroupInfo, Operation};
-use crate::task::{Registry, Task};
+use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
 
 /// Worker type of a scheduled verification; its id is `STORE:JOB`.
@@ -42,14 +45,16 @@ pub struct Verification {
     pub scope: Scope,
     /// What is left out.
     pub filter: Filter,
+    /// Which chunks of what is verified are read.
+    pub part: Part,
     /// Which groups of a namespace; for a group or snapshot the caller has asked already.
     pub permit: Permit,
 }
 
 impl fmt::Debug for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, scope, filter, .. } = self;
-        write!(f, "verification of {scope:?} of {} with {filter:?}", store.name())
+        let Self { store, scope, filter, part, .. } = self;
+        write!(f, "verification of {part} of {scope:?} of {} with {filter:?}", store.name())
     }
 }
 
@@ -83,7 +88,7 @@ impl Verification {
     /// A job of the configuration as it was when it became due; its task is of type [`JOB_WORKER_TYPE`] and has the id `STORE:JOB`. Jobs run
     /// as the superuser.
     pub fn job(store: Datastore, compute: ComputePool, scope: Scope, filter: Filter) -> Self {
-        Self { store, compute, scope, filter, permit: everybody() }
+        Self { store, compute, scope, filter, part: Part::All, permit: everybody() }
     }
 
     /// Starts it as a task of `auth`. It stops when somebody aborts the task, and when `closing` resolves: the daemon ends. `guard` is let go
@@ -100,14 +105,7 @@ impl Verification {
         let task = tasks.start(worker_type, Some(worker_id), auth).await?;
         let upid = task.upid().clone();
         let outcome = tokio::spawn(async move {
-            let result = tokio::select! {
-                biased;
-                () = closing => {
-                    task.log("the server is shutting down");
-                    Err("task aborted".to_owned())
-                }
-                result = self.run(&task) => result,
-            };
+            let result = self.run_until(&task, closing, true).await;
             task.end(result.clone()).await;
             drop((operation, guard));
             result
@@ -138,18 +136,56 @@ impl Verification {
 
     /// Runs it to its end, or until the task is asked to stop. What comes back is the result of the task.
     pub async fn run(&self, task: &Task) -> Result<(), String> {
-        let mut bench = Bench::new(&self.store, &self.compute, task);
+        self.run_until(task, std::future::pending(), false).await
+    }
+
+    /// The same, or until the daemon ends. With `is_kept`, what it sees is kept for the next run that is called as this one, and what one before it
+    /// has seen that was cut off is not looked at again.
+    async fn run_until(&self, task: &Task, closing: impl Future<Output = ()>, is_kept: bool) -> Result<(), String> {
+        let mut bench = Bench { part: self.part, ..Bench::new(&self.store, &self.compute, task) };
+        // A new backup's is the only one of a snapshot that is called so.
+        let is_new = matches!(self.scope, Scope::Snapshot(..)) && task.upid().worker_type == "verify";
+        task.is_run_of(self.store.name(), if is_new { RunKind::VerifyNew } else { RunKind::Verify });
+        if !self.part.is_all() {
+            task.log(format!("only {} will be read: no snapshot is called verified for that", self.part));
+        }
+        if is_kept {
+            let (trail, seen, told) = Trail::begin(&self.store, task.upid()).await;
+            told.into_iter().for_each(|line| task.log(line));
+            (bench.seen, bench.trail) = (seen, Some(trail));
+        }
+        let share = bench.share.clone();
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
-            () = task.aborted() => {
-                task.log("received abort request ...");
+            () = closing => Err("the server is shutting down"),
+            () = task.aborted() => Err("received abort request ..."),
+            walked = told(&share, task, self.walk(&mut bench, &mut failures)) => Ok(walked),
+        };
+        let is_through = matches!(walked, Ok(Ok(())));
+        if let Some(trail) = bench.trail.take() {
+            if is_through { trail.end().await } else { trail.cut_off().await }
+        }
+        let walked = match walked {
+            Ok(walked) => walked,
+            Err(why) => {
+                task.log(why);
+                task.figures(&bench.figures);
                 return Err("task aborted".to_owned());
             }
-            walked = self.walk(&mut bench, &mut failures) => walked,
         };
         self.store.engine().buffers().release();
+        task.figures(&bench.figures);
+        if !self.part.is_all() {
+            task.log(bench.figures.of_part(&self.part));
+        }
         let Failures { listed, more } = failures;
+        if bench.seen.has_bad() {
+            let store = self.store.name();
+            task.log(format!(
+                "`ringvault repair report {store} --bad` or `--missing` tells who else names such chunks"
+            ));
+        }
         if !listed.is_empty() {
             task.log("Failed to verify the following snapshots/groups:");
             for what in &listed {
@@ -172,8 +208,9 @@ impl Verification {
             Scope::Group(ns, group) => {
                 // No group of that name is an error, one without snapshots is not.
                 self.store.owner(ns, group).await?;
-                let found = self.store.groups(ns).await?.into_iter().find(|info| info.group == *group);
-                let snapshots = found.into_iter().flat_map(snapshots_of).collect();
+                let found = self.store.groups_or_faults(ns).await?.into_iter().find(|(found, _)| found == group);
+                let info = found.map(|(_, info)| info).transpose()?;
+                let snapshots = info.into_iter().flat_map(snapshots_of).collect();
                 self.walk_group(bench, ns, group, snapshots, "", failures).await
             }
             Scope::Snapshot(ns, snapshot) => {
@@ -197,10 +234,21 @@ impl Verification {
             true => format!("verify datastore {}", self.store.name()),
             false => format!("verify datastore {}, namespace {parent}", self.store.name()),
         });
+        let superuser: AuthId = "root@pam".parse()?;
         let mut groups = Vec::new();
         for ns in self.store.namespaces(parent, max_depth).await? {
-            match self.store.groups(&ns).await {
-                Ok(found) => groups.extend(self.chosen(&ns, found)),
+            match self.store.groups_or_faults(&ns).await {
+                Ok(found) => {
+                    let (found, faults): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, info)| info.is_ok());
+                    for (group, e) in faults.into_iter().filter_map(|(group, info)| Some((group, info.err()?))) {
+                        // Whose it is cannot be told, so it concerns those alone who may verify everybody's.
+                        if (self.permit)(&ns, &superuser) {
+                            task.log(format!("unable to list group {} - {e}", bench.shown(&ns, &group)));
+                            failures.add(path_of(&ns, &group));
+                        }
+                    }
+                    groups.extend(self.chosen(&ns, found.into_iter().filter_map(|(_, info)| info.ok())));
+                }
                 Err(e) => {
                     task.log(format!("unable to list groups of namespace '{ns}' - {e}"));
                     failures.add(path_of(&ns, "*"));
@@ -218,9 +266,8 @@ impl Verification {
     }
 
     /// The groups of a namespace that are verified, in order.
-    fn chosen(&self, ns: &Namespace, found: Vec<GroupInfo>) -> Vec<(Namespace, Group, Vec<Snapshot>)> {
+    fn chosen(&self, ns: &Namespace, found: impl Iterator<Item = GroupInfo>) -> Vec<(Namespace, Group, Vec<Snapshot>)> {
         let mut groups: Vec<GroupInfo> = found
-            .into_iter()
             .filter(|info| !is_benchmark(&info.group) && (self.permit)(ns, &info.owner) && !info.snapshots.is_empty())
             .collect();
         groups.sort_by(|a, b| group_order(&a.group, &b.group));

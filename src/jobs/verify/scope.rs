@@ -10,6 +10,9 @@ use crate::types::{BackupType, Group, Namespace, Snapshot, Upid};
 /// looks at all.
 const CHECKING_WORKER_TYPE: &str = "backup";
 
+/// The same of a report about chunks, which has read no chunk either.
+const REPORTING_WORKER_TYPE: &str = "chunkreport";
+
 const SECS_PER_DAY: i64 = 86_400;
 
 /// What is verified.
@@ -54,7 +57,8 @@ impl Filter {
         else {
             return true;
         };
-        let marked = outcome == VerifyOutcome::Failed && upid.worker_type == CHECKING_WORKER_TYPE;
+        let marked = outcome == VerifyOutcome::Failed
+            && [CHECKING_WORKER_TYPE, REPORTING_WORKER_TYPE].contains(&upid.worker_type.as_str());
         if marked && self.recheck_marked {
             return true;
         }

@@ -1,7 +1,7 @@
 //! What a task has verified already: each chunk is read once, however many snapshots name it. Pure.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
 use super::verdict::Claim;
 use crate::types::Digest;
@@ -14,18 +14,46 @@ const VERIFIED_MAX: usize = (1 << 23) / 8 * 7;
 const BAD_MAX: usize = 1 << 20;
 
 /// The chunks that a task has looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seen {
     /// 128 bits of keyed hash of digest, length and crypt mode instead of 37 bytes. Two of 14 million chunks share one with a probability of
     /// 10^-24, and nobody who chooses digests knows the keys.
     verified: HashSet<u128>,
-    keys: (RandomState, RandomState),
+    keys: [u64; 4],
     bad: HashSet<Digest>,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        let random = || RandomState::new().hash_one(());
+        Self::with_keys([random(), random(), random(), random()])
+    }
+}
+
 impl Seen {
+    /// Nothing seen yet. What was seen under other keys is another chunk.
+    pub fn with_keys(keys: [u64; 4]) -> Self {
+        Self { verified: HashSet::new(), keys, bad: HashSet::new() }
+    }
+
+    /// What fingerprints are made with, for [`Self::restore`].
+    pub fn keys(&self) -> [u64; 4] {
+        self.keys
+    }
+
+    /// Takes fingerprints that were made with these keys, and by the same build; those of another one match nothing.
+    pub fn restore(&mut self, fingerprints: Vec<u128>) {
+        self.verified.extend(fingerprints.into_iter().take(VERIFIED_MAX));
+    }
+
     fn fingerprint(&self, claim: &Claim) -> u128 {
-        let (high, low) = (self.keys.0.hash_one(claim), self.keys.1.hash_one(claim));
+        let half = |keys: &[u64]| {
+            let mut hasher = DefaultHasher::new();
+            keys.hash(&mut hasher);
+            claim.hash(&mut hasher);
+            hasher.finish()
+        };
+        let (high, low) = (half(&self.keys[..2]), half(&self.keys[2..]));
         (u128::from(high) << 64) | u128::from(low)
     }
 
@@ -39,12 +67,18 @@ impl Seen {
         self.bad.contains(digest)
     }
 
-    /// It is what this claim says.
-    pub fn add_verified(&mut self, claim: &Claim) {
-        if self.verified.len() < VERIFIED_MAX {
-            let fingerprint = self.fingerprint(claim);
-            self.verified.insert(fingerprint);
+    /// Whether any chunk was.
+    pub fn has_bad(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
+    /// It is what this claim says. Its fingerprint, if that is remembered from now on.
+    pub fn add_verified(&mut self, claim: &Claim) -> Option<u128> {
+        if self.verified.len() >= VERIFIED_MAX {
+            return None;
         }
+        let fingerprint = self.fingerprint(claim);
+        self.verified.insert(fingerprint).then_some(fingerprint)
     }
 
     /// It is bad or missing.
@@ -63,7 +97,11 @@ mod tests {
     fn a_chunk_counts_for_the_claim_it_was_held_against() {
         let mut seen = Seen::default();
         let claim = Claim { digest: Digest::of(b"x"), size_bytes: 1, encrypted: false };
-        seen.add_verified(&claim);
+        let print = seen.add_verified(&claim).unwrap();
+        assert_eq!(seen.add_verified(&claim), None);
+        let mut again = Seen::with_keys(seen.keys());
+        again.restore(vec![print]);
+        assert!(again.is_verified(&claim) && !Seen::default().is_verified(&claim));
         assert!(seen.is_verified(&claim));
         for other in [
             Claim { digest: Digest::of(b"y"), ..claim },
@@ -72,7 +110,9 @@ mod tests {
         ] {
             assert!(!seen.is_verified(&other), "{other:?}");
         }
+        assert!(!seen.has_bad());
         seen.add_bad(claim.digest);
+        assert!(seen.has_bad());
         assert!(seen.is_bad(&claim.digest) && !seen.is_bad(&Digest::of(b"y")));
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::blob::{self, BLOB_ENCODED_BYTES_MAX};
 use crate::format::manifest::{CryptMode, Manifest, ManifestFile, VerifyOutcome, VerifyState};
 use crate::store::layout::Layout;
-use crate::store::{Operation, ReaderLease};
+use crate::store::{Operation, ReaderLease, SCAN_BLOCK_BYTES};
 use crate::types::{ArchiveKind, Digest, Namespace, Snapshot};
 
 /// Longest plaintext of a blob: what encoders take (spec 02 §1).
@@ -42,6 +42,16 @@ impl Bench<'_> {
         snapshot: &Snapshot,
         filter: &Filter,
     ) -> Result<Outcome> {
+        let outcome = self.look_at(ns, snapshot, filter).await?;
+        *match outcome {
+            Outcome::Ok => &mut self.figures.snapshots_ok,
+            Outcome::Failed => &mut self.figures.snapshots_failed,
+            Outcome::Skipped => &mut self.figures.snapshots_skipped,
+        } += 1;
+        Ok(outcome)
+    }
+
+    async fn look_at(&mut self, ns: &Namespace, snapshot: &Snapshot, filter: &Filter) -> Result<Outcome> {
         let (store, task, shown) = (self.store, self.task, self.shown(ns, snapshot));
         // A datastore that went into maintenance has no snapshots to skip.
         let _reading = store.begin_operation(Operation::Read)?;
@@ -49,6 +59,10 @@ impl Bench<'_> {
             Ok(lease) => lease,
             // In use, or gone.
             Err(e) if matches!(e.kind(), Kind::Busy | Kind::Invalid) => {
+                if e.kind() == Kind::Invalid {
+                    // One that somebody removed, or all of them: the disk has gone.
+                    store.confirm_place().await?;
+                }
                 task.log(format!("SKIPPED: verify {shown} - {e}"));
                 return Ok(Outcome::Skipped);
             }
@@ -56,7 +70,17 @@ impl Bench<'_> {
         };
         let loaded = store.load_manifest(ns, snapshot).await;
         let state = loaded.as_ref().ok().and_then(|loaded| loaded.manifest.verify_state());
+        let is_ours = |state: &VerifyState| self.trail.as_ref().is_some_and(|trail| trail.is_ours(&state.upid));
+        let done = state.as_ref().filter(|state| is_ours(state)).map(|state| state.state);
         let outcome = match loaded {
+            _ if done == Some(VerifyOutcome::Ok) => {
+                task.log(format!("SKIPPED: verify {shown} (verified by the run that was cut off)"));
+                Ok(Outcome::Skipped)
+            }
+            _ if done == Some(VerifyOutcome::Failed) => {
+                task.log(format!("SKIPPED: verify {shown} (failed in the run that was cut off, see its log)"));
+                Ok(Outcome::Failed)
+            }
             _ if !filter.wants(state.as_ref(), store.clock().now()) => {
                 task.log(format!("SKIPPED: verify {shown} (recently verified)"));
                 Ok(Outcome::Skipped)
@@ -69,6 +93,7 @@ impl Bench<'_> {
             }
         };
         lease.release().await;
+        self.keep_trail().await;
         outcome
     }
 
@@ -96,6 +121,8 @@ impl Bench<'_> {
             worst = worst.max(outcome);
         }
         let state = match worst {
+            // What was not read may be wrong: the state tells of whole verifications.
+            FileOutcome::Ok if !self.part.is_all() => return Ok(Outcome::Ok),
             FileOutcome::Ok => VerifyOutcome::Ok,
             FileOutcome::Wrong => VerifyOutcome::Failed,
             FileOutcome::Unknown => {
@@ -123,7 +150,9 @@ impl Bench<'_> {
     }
 
     async fn verify_blob(&self, lease: &ReaderLease, file: &ManifestFile) -> Result<(), Fault> {
+        let turn = self.share.take(1, file.size.min(BLOB_ENCODED_BYTES_MAX)).await;
         let encoded = lease.open_blob(&file.filename).await?.read_all(BLOB_ENCODED_BYTES_MAX).await?;
+        drop(turn);
         let ManifestFile { crypt_mode, size, csum, .. } = *file;
         let path = Layout::new(self.store.base_path()).snapshot(lease.namespace(), lease.snapshot());
         let path = path.join(file.filename.as_str());
@@ -141,10 +170,15 @@ impl Bench<'_> {
     }
 
     async fn verify_index(&mut self, lease: &ReaderLease, file: &ManifestFile) -> Result<(), Fault> {
-        let index = lease.open_index(&file.filename).await?;
+        let index = lease.open_index(&file.filename).await?.in_background();
         check_size(file.size, index.size_bytes())?;
         let mut scan = index.scan();
-        while scan.next_block().await?.is_some() {}
+        loop {
+            let _turn = self.share.take(1, SCAN_BLOCK_BYTES.min(scan.left_bytes())).await;
+            if scan.next_block().await?.is_none() {
+                break;
+            }
+        }
         if let Some(csum) = scan.csum() {
             check_csum(&file.csum, &csum)?;
         }

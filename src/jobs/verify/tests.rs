@@ -1,10 +1,11 @@
 //! Verification of small real datastores, with faults on demand.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -21,16 +22,38 @@ use crate::sync::Mutex;
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, ChunkSize, Digest, Namespace, Snapshot, Upid};
 
+mod hostile;
+mod partial;
+mod resume;
+
 const T0: i64 = 1_717_597_418;
 const ARCHIVE: &str = "root.pxar.didx";
 
 /// Counts the openings of files by their name, and spoils some of them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Watcher {
     opened: Mutex<HashMap<String, u64>>,
     spoil: Mutex<Option<(String, Spoil)>>,
     hold: AtomicBool,
+    /// Nothing may look at what has this in its path.
+    denied: OnceLock<String>,
+    read_only: AtomicBool,
+    /// What happens when something with this in its path is looked at after a chunk was opened.
+    when: OnceLock<(String, Box<dyn Fn() + Send + Sync>)>,
+    chunk_seen: AtomicBool,
+    /// Openings of chunks from the next one on, after which they are held up.
+    hold_behind: AtomicUsize,
 }
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
+}
+
+/// Operations that a read-only file system refuses.
+const CHANGES: &[&str] =
+    &["create", "mkdir", "rename", "unlink", "rmdir", "utimensat", "ftruncate", "pwrite", "chmod", "fchmod"];
 
 #[derive(Clone, Copy, Debug)]
 enum Spoil {
@@ -55,10 +78,29 @@ impl Watcher {
 
 impl Fault for Watcher {
     fn before(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
+        let has = |part: &str| path.is_some_and(|path| path.to_string_lossy().contains(part));
+        if self.denied.get().is_some_and(|part| has(part)) {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        if self.read_only.load(Ordering::SeqCst) && CHANGES.contains(&op) {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        }
+        if let Some((_, act)) = self.when.get().filter(|(part, _)| self.chunk_seen.load(Ordering::SeqCst) && has(part))
+        {
+            act();
+        }
         let Some(name) = path.filter(|_| op == "open").and_then(|path| path.file_name()?.to_str()) else {
             return Ok(());
         };
         *self.opened.lock().entry(name.to_owned()).or_default() += 1;
+        if name.len() == 64 {
+            self.chunk_seen.store(true, Ordering::SeqCst);
+        }
+        if name.len() == 64
+            && self.hold_behind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) == Ok(1)
+        {
+            self.hold.store(true, Ordering::SeqCst);
+        }
         while self.hold.load(Ordering::SeqCst) && name.len() == 64 {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -125,10 +167,14 @@ impl World {
         let lease = self.store.begin_backup(&Namespace::root(), &snapshot, &auth(), false).await.unwrap();
         let writer = lease.create_dynamic(&ARCHIVE.parse().unwrap()).await.unwrap();
         let (mut end, mut entries, mut bytes) = (0, Vec::new(), Vec::new());
+        let mut made = HashMap::new();
         for seed in seeds {
-            self.insert(*seed).await;
-            end += plain(*seed).len() as u64;
-            let digest = Digest::of(&plain(*seed));
+            if !made.contains_key(seed) {
+                self.insert(*seed).await;
+                made.insert(*seed, (plain(*seed).len() as u64, digest(*seed)));
+            }
+            let (size, digest) = made[seed];
+            end += size;
             bytes.extend_from_slice(&end.to_le_bytes());
             bytes.extend_from_slice(&digest.0);
             entries.push(DynamicEntry { end, digest });
@@ -164,10 +210,15 @@ impl World {
 
     /// Verifies everything; the result of the task and its log.
     async fn verify(&self, filter: Filter) -> (Result<(), String>, Vec<String>) {
+        self.verify_part(filter, Part::All).await
+    }
+
+    /// The same, and reads only some of the chunks.
+    async fn verify_part(&self, filter: Filter, part: Part) -> (Result<(), String>, Vec<String>) {
         let scope = Scope::Namespace { ns: Namespace::root(), max_depth: None };
         let task = self.task().await;
         let upid = task.upid().clone();
-        let result = self.verification(scope, filter).run(&task).await;
+        let result = Verification { part, ..self.verification(scope, filter) }.run(&task).await;
         task.end(result.clone()).await;
         (result, self.log(&upid))
     }

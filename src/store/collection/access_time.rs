@@ -24,7 +24,13 @@ impl Collection {
         });
         let (digest, encoded) = made.await?;
         let size = ChunkSize::new(u64::from(FIXED_CHUNK_BYTES)).expect("4 MiB are at most 16");
-        run.store.chunks.insert(run.engine(), digest, encoded.into(), size).await?;
+        let encoded = bytes::Bytes::from(encoded);
+        if let Err(e) = run.store.chunks.insert(run.engine(), digest, encoded.clone(), size).await {
+            if !self.made_room(e.errno()).await {
+                return Err(e);
+            }
+            run.store.chunks.insert(run.engine(), digest, encoded, size).await?;
+        }
         let before = self.meta(&digest, false).await?;
         let wait = async {
             tokio::time::sleep(BETWEEN).await;
@@ -44,8 +50,8 @@ impl Collection {
 
     async fn meta(&self, digest: &Digest, touch: bool) -> Result<FileMeta> {
         let (run, path) = (Arc::clone(&self.run), self.run.store.layout.chunk(digest));
-        let looked = run.engine().run(move |disk| {
-            let touched = if touch { disk.touch(&path) } else { Ok(()) };
+        let looked = self.run.engine().run(move |disk| {
+            let touched = if touch { run.with_reserve(disk, || disk.touch(&path)) } else { Ok(()) };
             touched.and_then(|()| disk.lstat(&path)).map_err(|e| failed("unable to check the access time of", &path, e))
         });
         looked.await?

@@ -56,8 +56,8 @@ pub struct DirListing {
 pub struct ChunkDirs {
     /// Those that are there, in order.
     pub present: Vec<u16>,
-    /// Live chunks that belong into one of the others.
-    pub unmet: u64,
+    /// Those of the others into which live chunks belong, with how many of them, in order.
+    pub unmet: Vec<(u16, u64)>,
 }
 
 /// Which live chunks are looked at all the same.
@@ -120,6 +120,7 @@ impl Pass {
 
     /// Reads a chunk directory; one that is not there is empty. Names of chunks that are live are done with that.
     pub async fn list_chunks(&self, prefix: u16, remains: Remains) -> Result<DirListing> {
+        let _turn = self.shared.run.turn(1, 0).await?;
         self.read(move |disk, shared| list(disk, shared, prefix, remains)).await
     }
 
@@ -127,14 +128,15 @@ impl Pass {
     pub async fn stat(&self, names: &[ChunkName]) -> Result<Vec<Result<Option<FileStat>, Errno>>> {
         let run = &self.shared.run;
         let mut found = Vec::with_capacity(names.len());
-        for part in names.chunks(CHECK_BATCH_MAX) {
+        for part in names.chunks(run.share.piece(CHECK_BATCH_MAX)) {
+            let _turn = run.turn(part.len(), 0).await?;
             let good: Vec<_> = part.iter().filter(|name| name.bad.is_none()).collect();
             let mut answers = Vec::new().into_iter();
             if !good.is_empty() {
                 let batch = StatBatch {
                     dir: run.store.checker.chunks_dir(),
                     names: good.iter().map(|name| chunk_stat_name(&name.digest)).collect(),
-                    class: Class::Sweep,
+                    class: Class::Background,
                     force_sync: run.store.network_fs,
                 };
                 answers = run.unless_stopped(run.engine().stat(batch)).await?.results.into_iter();
@@ -166,9 +168,10 @@ impl Pass {
     /// removal, exclude each other. A digest that somebody has claimed is being inserted, so it stays.
     pub async fn remove(&self, names: &[ChunkName], older_than: EpochSecs) -> Result<Vec<Removed>> {
         let mut done = Vec::with_capacity(names.len());
-        for part in names.chunks(REMOVED_AT_ONCE) {
-            let run = &self.shared.run;
+        let run = &self.shared.run;
+        for part in names.chunks(run.share.piece(REMOVED_AT_ONCE)) {
             run.go_on()?;
+            let _turn = run.turn(part.len(), 0).await?;
             let claimed: Vec<_> =
                 part.iter().map(|name| (*name, run.store.custody.claims.try_claim(name.digest))).collect();
             let shared = Arc::clone(&self.shared);
@@ -191,10 +194,12 @@ fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
     let covered = live.prefixes();
     // A symbolic link may lead to one.
     let there = entries.iter().filter(|e| e.kind != FileKind::File).filter_map(|e| prefix(&e.name));
-    let mut dirs = ChunkDirs { present: there.filter(|p| covered.contains(&u32::from(*p))).collect(), unmet: 0 };
+    let mut dirs =
+        ChunkDirs { present: there.filter(|p| covered.contains(&u32::from(*p))).collect(), unmet: Vec::new() };
     dirs.present.sort_unstable();
     let absent = |prefix: &u16| dirs.present.binary_search(prefix).is_err();
-    dirs.unmet = covered.filter_map(|p| u16::try_from(p).ok()).filter(absent).map(|p| live.unmet_count(p)).sum();
+    let unmet = covered.filter_map(|p| u16::try_from(p).ok()).filter(absent).map(|p| (p, live.unmet_count(p)));
+    dirs.unmet = unmet.filter(|(_, count)| *count > 0).collect();
     Ok(dirs)
 }
 
@@ -289,7 +294,7 @@ fn remove_one(disk: &Disk, shared: &Shared, name: ChunkName, older_than: EpochSe
     if stat.accessed >= older_than {
         return Ok(Removed::Younger(stat));
     }
-    match disk.unlink(&path) {
+    match shared.run.with_reserve(disk, || disk.unlink(&path)) {
         Ok(()) => Ok(Removed::Yes { bytes: stat.size_bytes }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Removed::Vanished),
         Err(e) => Err(failed("unable to remove chunk", &path, e)),

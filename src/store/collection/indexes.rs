@@ -7,7 +7,7 @@ use super::{Pass, Shared};
 use crate::engine::{Disk, FileKind};
 use crate::error::{Error, Kind, Result};
 use crate::store::explain::failed;
-use crate::store::index_read::{IndexEntry, IndexReader, IndexScan};
+use crate::store::index_read::{IndexEntry, IndexReader, IndexScan, SCAN_BLOCK_BYTES};
 use crate::store::layout::CHUNKS_DIR;
 use crate::store::live_set::Mark;
 use crate::types::{ArchiveKind, Digest};
@@ -39,6 +39,7 @@ impl Pass {
     /// Whatever ends in `.fidx` or `.didx` counts, also in an unfinished snapshot and outside of any group (spec 07 §1.2); names that begin with
     /// a dot are passed over. A directory that cannot be read is an error: what it names would be lost.
     pub async fn list_indexes(&self, dir: Option<PathBuf>) -> Result<(Vec<IndexFile>, Vec<PathBuf>)> {
+        let _turn = self.shared.run.turn(1, 0).await?;
         self.read(move |disk, shared| list(disk, shared, dir)).await
     }
 
@@ -46,7 +47,7 @@ impl Pass {
     pub async fn open_index(&self, file: &IndexFile) -> Result<Option<IndexReader>> {
         let file = file.clone();
         self.read(move |disk, shared| {
-            let engine = shared.run.engine();
+            let engine = &shared.run.background;
             match IndexReader::open_as(disk, engine, &file.path, file.kind, &cannot_read(&file)) {
                 Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
                 Err(e) => Err(with_remedy(e)),
@@ -58,6 +59,7 @@ impl Pass {
 
     /// The next entries of an index; `None` behind the last, or if the file is gone.
     pub async fn next_block(&self, file: &IndexFile, scan: &mut IndexScan) -> Result<Option<Vec<IndexEntry>>> {
+        let _turn = self.shared.run.turn(1, SCAN_BLOCK_BYTES.min(scan.left_bytes())).await?;
         match self.shared.run.unless_stopped(scan.next_block()).await {
             Err(e) if e.kind() != Kind::Closed => {
                 // Cut off under our hands, as a network file system does with a removed file.
@@ -98,12 +100,16 @@ impl Pass {
     /// Sets the access time of chunks to now; those that are not there are passed over.
     pub async fn touch(&self, digests: &[Digest]) -> Result<()> {
         let mut running = tokio::task::JoinSet::new();
-        for part in digests.chunks(TOUCHED_AT_ONCE) {
+        let run = &self.shared.run;
+        for part in digests.chunks(run.share.piece(TOUCHED_AT_ONCE)) {
             if running.len() >= TOUCHES_IN_FLIGHT {
                 join_one(&mut running).await?;
             }
-            let (pass, part) = (self.clone(), part.to_vec());
-            running.spawn(async move { pass.read(move |disk, shared| touch(disk, shared, &part)).await });
+            let (pass, part, turn) = (self.clone(), part.to_vec(), run.turn(part.len(), 0).await?);
+            running.spawn(async move {
+                let _turn = turn;
+                pass.read(move |disk, shared| touch(disk, shared, &part)).await
+            });
         }
         while !running.is_empty() {
             join_one(&mut running).await?;
@@ -188,7 +194,7 @@ fn touch(disk: &Disk, shared: &Shared, digests: &[Digest]) -> Result<()> {
     for digest in digests {
         shared.run.go_on()?;
         let path = shared.run.store.layout.chunk(digest);
-        match disk.touch(&path) {
+        match shared.run.with_reserve(disk, || disk.touch(&path)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("unable to touch chunk", &path, e)),
             _ => {}
         }

@@ -5,11 +5,16 @@
 //! [`Pass::remove`] finds, with the claim of its digest in hand, that nobody keeps it, that it is not live, and that it is still as old as it
 //! has to be. Why that suffices: `docs/garbage-collection.md`.
 //!
+//! Every step asks the budget of the datastore first, and what only reads does so in the background. A removal does not: it holds claims that
+//! uploads wait for.
+//!
 //! Both are held by the work on the pool as well, so an abandoned caller lets nobody in before the last file operation is over.
 
 mod access_time;
 mod chunks;
 mod indexes;
+mod progress;
+mod reserve;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,11 +24,11 @@ use tokio::sync::watch;
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
 use super::Datastore;
+use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};
 use super::datastore::Inner;
-use super::durable::Weight;
 use super::explain::failed;
-use super::layout::{CHUNK_DIR_COUNT, GC_STATUS_FILE};
+use super::layout::CHUNK_DIR_COUNT;
 use super::live_set::LiveSet;
 use super::operations::{Operation, OperationGuard};
 use super::process_lock::Exclusion;
@@ -46,6 +51,10 @@ struct Run {
     /// Device and inode of the base directory and of `.chunks`.
     place: [(u64, u64); 2],
     stop: watch::Sender<bool>,
+    /// What reads only.
+    background: Engine,
+    share: Share,
+    reserve: reserve::Reserve,
 }
 
 /// One pass over some of the chunk directories.
@@ -63,6 +72,11 @@ struct Shared {
 impl Datastore {
     /// Keeps other processes, and other collections of this one, from working on this datastore. Backups of this process go on.
     pub async fn begin_collection(&self) -> Result<Collection> {
+        self.begin_collection_at(Rate::NONE).await
+    }
+
+    /// As [`Self::begin_collection`], with a rate of its own beside that of the datastore.
+    pub async fn begin_collection_at(&self, rate: Rate) -> Result<Collection> {
         let operation = self.begin_operation(Operation::Write)?;
         self.inner.checker.confirm_place(&self.inner.engine).await?;
         let exclusion = self.exclude_other_processes().await?;
@@ -73,6 +87,9 @@ impl Datastore {
             _operation: operation,
             place,
             stop: watch::Sender::new(false),
+            background: self.inner.engine.in_background(),
+            share: self.inner.budget.share(rate),
+            reserve: reserve::Reserve::default(),
         };
         Ok(Collection { run: Arc::new(run) })
     }
@@ -119,6 +136,12 @@ impl Run {
         Error::closed("task aborted")
     }
 
+    /// Waits until a step of about so many chunks and bytes may begin, or somebody asks to stop.
+    async fn turn(&self, chunks: usize, bytes: u64) -> Result<Turn> {
+        let chunks = u64::try_from(chunks).unwrap_or(u64::MAX);
+        self.unless_stopped(async { Ok(self.share.take(chunks, bytes).await) }).await
+    }
+
     /// An error once somebody has asked to stop.
     fn go_on(&self) -> Result<()> {
         if *self.stop.borrow() { Err(Self::stopped()) } else { Ok(()) }
@@ -137,6 +160,11 @@ impl Run {
 }
 
 impl Collection {
+    /// Its share of the budget of the datastore.
+    pub fn share(&self) -> &Share {
+        &self.run.share
+    }
+
     /// Makes everything under way end at its next step with an error of kind `Closed`.
     pub fn stop(&self) {
         self.run.stop.send_replace(true);
@@ -166,17 +194,6 @@ impl Collection {
         self.run.engine().run(move |disk| run.confirm_place(disk)).await?
     }
 
-    /// Stores the status of a complete run.
-    pub async fn write_status(&self, status: Vec<u8>) -> Result<()> {
-        let run = Arc::clone(&self.run);
-        let written = self.run.engine().run(move |disk| {
-            let path = run.store.layout.base().join(GC_STATUS_FILE);
-            let put = run.store.durable.put(disk, &path, &status, Weight::Payload);
-            put.map_err(|e| failed("unable to write", &path, e))
-        });
-        written.await?
-    }
-
     /// Gives the right back, and waits until other processes see that. Work that an abandoned caller left behind keeps it until it is over.
     pub async fn end(self) {
         if let Some(run) = Arc::into_inner(self.run) {
@@ -202,14 +219,14 @@ impl Pass {
         self.shared.run.go_on()
     }
 
-    /// Does work on the pool that reads only.
+    /// Does work on the pool that reads only, in the background.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk, &Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
         let run = &self.shared.run;
-        run.unless_stopped(async { run.engine().run(move |disk| work(disk, &shared)).await? }).await
+        run.unless_stopped(async { run.background.run(move |disk| work(disk, &shared)).await? }).await
     }
 }
 

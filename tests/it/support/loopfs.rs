@@ -4,7 +4,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A mounted ext4 image. Dropping it unmounts; the image's directory belongs to the caller.
+/// File systems that are made here: how, and the smallest that its `mkfs` makes with some room.
+pub const KINDS: [(&str, &[&str], u64); 3] = [
+    // Inodes for 65,536 chunk directories would fill a small disk: 1 KiB blocks, an inode for every 4 KiB.
+    ("ext4", &["-q", "-F", "-b", "1024", "-i", "4096", "-m", "0"], 24 << 20),
+    ("xfs", &["-q", "-f"], 320 << 20),
+    ("btrfs", &["-q", "-f"], 160 << 20),
+];
+
+/// A mounted image. Dropping it unmounts; the image's directory belongs to the caller.
 #[derive(Debug)]
 pub struct LoopFs {
     mount: PathBuf,
@@ -13,12 +21,17 @@ pub struct LoopFs {
 impl LoopFs {
     /// Makes an image of `size_bytes` in `dir` and mounts it there. The error says why this machine does not permit it.
     pub fn mount(dir: &Path, size_bytes: u64) -> io::Result<Self> {
-        let image = dir.join("loop.ext4");
-        let mount = dir.join("loop");
+        let (kind, options, _) = KINDS[0];
+        Self::mount_as(dir, kind, options, size_bytes)
+    }
+
+    /// The same with another file system.
+    pub fn mount_as(dir: &Path, kind: &str, options: &[&str], size_bytes: u64) -> io::Result<Self> {
+        let image = dir.join(format!("loop.{kind}"));
+        let mount = dir.join(format!("loop-{kind}"));
         std::fs::create_dir_all(&mount)?;
         std::fs::File::create(&image)?.set_len(size_bytes)?;
-        // Inodes for 65,536 chunk directories would fill a small disk: 1 KiB blocks, an inode for every 4 KiB.
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "1024", "-i", "4096", "-m", "0"]).arg(&image))?;
+        run(Command::new(format!("mkfs.{kind}")).args(options).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
         Ok(Self { mount })
     }

@@ -1,10 +1,15 @@
 //! Garbage collection against datastores of a few chunks, whose access times are set by hand.
 #![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the store's back")]
 
+mod budget;
 mod faults;
 mod histories;
 mod races;
+mod reserve;
+mod resume;
 mod rules;
+mod stop;
+mod strange;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{GcReport, begin, run};
+use super::{GcReport, Manner, begin, run};
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Disk, Engine, EngineConfig, Fault};
 use crate::error::Result;
@@ -91,6 +96,7 @@ impl Scene {
         let clock = Clock::manual(EpochSecs(T0));
         let mut config = DatastoreConfig::new("store1".parse().unwrap(), &base);
         config.sync_level = SyncLevel::None;
+        config.gc.reserve_bytes = 0;
         edit(&mut config);
         let store = Datastore::open(config, machine.engine.clone(), clock.clone()).await.unwrap();
         Self { dir, base, store, clock, tasks: machine.tasks.clone() }
@@ -148,7 +154,7 @@ impl Scene {
         let task = self.task().await;
         let upid = task.upid().clone();
         let result = match begin(&self.store).await {
-            Ok(collection) => run(&self.store, collection, &task, std::future::pending()).await,
+            Ok(collection) => run(&self.store, Manner::Resume, collection, &task, std::future::pending()).await,
             Err(e) => Err(e),
         };
         task.end(result.as_ref().map(drop).map_err(ToString::to_string)).await;

@@ -9,7 +9,7 @@ use crate::error::Kind;
 
 /// Holds up the first operation `op` on a path that contains `part`, once armed.
 #[derive(Debug, Default)]
-struct Gate {
+pub(super) struct Gate {
     armed: Mutex<Option<Armed>>,
 }
 
@@ -23,13 +23,13 @@ struct Armed {
 
 /// An operation that is to be held up, or is.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     reached: tokio::sync::oneshot::Receiver<()>,
     open: mpsc::Sender<()>,
 }
 
 impl Gate {
-    fn arm(&self, op: &'static str, part: impl Into<String>) -> Held {
+    pub(super) fn arm(&self, op: &'static str, part: impl Into<String>) -> Held {
         let (reach, reached) = tokio::sync::oneshot::channel();
         let (open, pass) = mpsc::channel();
         *self.armed.lock() = Some(Armed { op, part: part.into(), reached: reach, pass });
@@ -54,12 +54,12 @@ impl Fault for Gate {
 
 impl Held {
     /// Waits until the operation is held up.
-    async fn reached(&mut self) {
+    pub(super) async fn reached(&mut self) {
         let patience = Duration::from_secs(60);
         tokio::time::timeout(patience, &mut self.reached).await.expect("the operation comes").unwrap();
     }
 
-    fn open(&self) {
+    pub(super) fn open(&self) {
         let _ = self.open.send(());
     }
 }
@@ -272,7 +272,7 @@ async fn an_abort_ends_it_at_once_and_lets_nobody_in_too_early() {
         let running = tokio::spawn({
             let scene = Arc::clone(scene);
             async move {
-                let result = run(&scene.store, collection, &task, std::future::pending()).await;
+                let result = run(&scene.store, Manner::Resume, collection, &task, std::future::pending()).await;
                 task.end(result.as_ref().map(drop).map_err(ToString::to_string)).await;
                 result
             }
