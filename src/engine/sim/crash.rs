@@ -13,9 +13,10 @@ pub enum Survival {
     Nothing,
     /// All of it: what a killed process leaves.
     Everything,
-    /// The tree as it was at some moment since the last sync, as journals keep it; of what files hold, any pages and any lengths.
+    /// The tree as it was at some moment since the last sync, as journals keep it; of what files hold, any pages, and the lengths
+    /// whose pages are all there.
     Journal,
-    /// Any of the effects, in order: what POSIX allows.
+    /// Of the tree too any of the effects, in order.
     Anything,
 }
 
@@ -30,8 +31,9 @@ pub(super) fn crash(durable: &Tree, pending: &[Record], survival: Survival, seed
         Survival::Anything => lost_inodes(pending, &mut random),
         _ => HashSet::new(),
     };
+    let mut holed = HashSet::new();
     for (n, record) in pending.iter().enumerate() {
-        let is_lucky = random.below(100) < percent;
+        let is_lucky = random.below(100) < percent && !is_ahead_of_bytes(&record.effect, &holed);
         let survives = match survival {
             Survival::Nothing => false,
             Survival::Everything => true,
@@ -43,11 +45,19 @@ pub(super) fn crash(durable: &Tree, pending: &[Record], survival: Survival, seed
                 _ => is_lucky,
             },
         };
+        if let (Effect::Page { ino, .. }, false) = (&record.effect, survives) {
+            holed.insert(*ino);
+        }
         if survives {
             disk.apply(&record.effect, record.at);
         }
     }
     disk
+}
+
+/// A new length reaches the disk behind the bytes that it covers: ext4 (`data=ordered`), xfs and btrfs see to that.
+fn is_ahead_of_bytes(effect: &Effect, holed: &HashSet<Ino>) -> bool {
+    matches!(effect, Effect::Size { ino, .. } if holed.contains(ino))
 }
 
 /// One new file in ten does not reach the disk, though names of it may.

@@ -146,6 +146,12 @@ impl Sim {
                 return Ok(());
             }
             let moved = state.now.get(ino).ok_or(Errno::NOENT)?.body.kind();
+            if state.now.is_within(to_dir, ino) {
+                return Err(Errno::INVAL);
+            }
+            if to.ino.is_some_and(|replaced| state.now.is_within(from_dir, replaced)) {
+                return Err(Errno::NOTEMPTY);
+            }
             if let Some(replaced) = to.ino.and_then(|ino| state.now.get(ino)) {
                 match (&replaced.body, moved) {
                     (Body::Dir(entries), FileKind::Dir) if !entries.is_empty() => return Err(Errno::NOTEMPTY),

@@ -104,10 +104,10 @@ impl Walk<'_> {
                 }
                 let to: PathBuf = to.clone();
                 let end = self.go(&to, LastLink::Follow)?;
-                match end.ino {
-                    None if !is_last => Err(Errno::NOENT),
-                    _ => Ok(end),
+                if !is_last {
+                    self.must_be_dir(end.ino.ok_or(Errno::NOENT)?)?;
                 }
+                Ok(end)
             }
             Body::Dir(_) => {
                 self.above.push(ino.expect("it has an inode"));

@@ -138,6 +138,15 @@ impl Tree {
         self.inodes.get_mut(place(ino))?.as_mut().map(Arc::make_mut)
     }
 
+    /// Whether `dir` is the directory `above`, or below it.
+    pub(super) fn is_within(&self, dir: Ino, above: Ino) -> bool {
+        dir == above
+            || match self.get(above).map(|inode| &inode.body) {
+                Some(Body::Dir(entries)) => entries.values().any(|below| self.is_within(dir, *below)),
+                _ => false,
+            }
+    }
+
     /// What all files that have a name take.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.inodes.iter().flatten().filter(|inode| inode.nlink > 0).map(|inode| inode.stored_bytes()).sum()

@@ -209,7 +209,13 @@ async fn check(sim: &Sim, moment: &Moment, promises: &Promises, world: &World, s
     let next = World::snapshot("host/next", 24 * 365);
     after.back_up(&next, &[1, 200]).await.map_err(|e| format!("I6: no backup: {e}"))?;
     if is_safe {
-        after.collect().await.map_err(|e| format!("I6: no garbage collection: {e}"))?;
+        // An index that is torn keeps its chunks, and tells what to do; only those of unfinished snapshots may be.
+        if let Err(e) = after.collect().await {
+            for torn in listed.iter().flat_map(|group| &group.snapshots).filter(|s| !s.finished) {
+                after.store.remove_snapshot(&root(), &torn.snapshot).await.map_err(|e| format!("I6: {e}"))?;
+            }
+            after.collect().await.map_err(|after| format!("I6: no garbage collection: {e}; then: {after}"))?;
+        }
         whole(&after.store, &next).await.map_err(|why| format!("I3: {next}: {why}"))?;
         for listed in listed.iter().flat_map(|group| &group.snapshots).filter(|s| s.finished) {
             whole(&after.store, &listed.snapshot).await.map_err(|why| format!("I3: {}: {why}", listed.snapshot))?;
@@ -251,6 +257,7 @@ fn registry(dir: &Path) -> Registry {
 
 /// For tests of one moment.
 #[derive(Debug)]
+#[expect(dead_code, reason = "shown as a whole")]
 struct Found {
     scenario: &'static str,
     level: SyncLevel,
