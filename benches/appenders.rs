@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringvault::engine::{Class, Engine, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineConfig, StatBatch, StatName};
 use slowfs::{Behaviour, SlowFs};
 use support::drop_caches;
 
@@ -68,7 +68,7 @@ fn name(i: usize) -> String {
 fn run(cell: &str, root: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let engine = Engine::start("bench", &EngineConfig::default()).unwrap();
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(root).unwrap()));
+    let dir = Arc::new(DirFd::from(OwnedFd::from(std::fs::File::open(root).unwrap())));
     let clients: Vec<_> =
         (0..CLIENTS).map(|client| runtime.spawn(append(engine.clone(), Arc::clone(&dir), client))).collect();
     let each: Vec<Vec<Duration>> = clients.into_iter().map(|client| runtime.block_on(client).unwrap()).collect();
@@ -90,7 +90,7 @@ fn run(cell: &str, root: &Path) {
 }
 
 /// What each batch of a client took, sorted.
-async fn append(engine: Engine, dir: Arc<OwnedFd>, client: usize) -> Vec<Duration> {
+async fn append(engine: Engine, dir: Arc<DirFd>, client: usize) -> Vec<Duration> {
     let mut took = Vec::with_capacity(ROUNDS);
     for round in 0..ROUNDS {
         let first = (round * CLIENTS + client) * BATCH;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ringvault::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
 use ringvault::format::blob::{self, Compression, CrcPolicy};
 use ringvault::format::dynamic_index::{self, DynamicEntry, DynamicScan};
 use ringvault::format::fixed_index;
@@ -156,7 +156,7 @@ fn batches(c: &mut Criterion) {
     let base = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
     let folder = tempfile::tempdir_in(base).expect("a folder to work in");
     let names = make_names(folder.path());
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(folder.path()).expect("the folder")));
+    let dir = Arc::new(DirFd::from(OwnedFd::from(std::fs::File::open(folder.path()).expect("the folder"))));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut group = c.benchmark_group("batch of 128 warm names");

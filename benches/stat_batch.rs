@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringvault::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+use ringvault::engine::{Class, DirFd, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
 use slowfs::{Behaviour, SlowFs};
 use support::{Series, drop_caches, measure};
 
@@ -104,7 +104,7 @@ fn chunk_path(i: usize) -> PathBuf {
 
 fn run(cell: &Cell<'_>, batches: &[Vec<PathBuf>], rivals: &[Rival]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(cell.root).unwrap()));
+    let dir = Arc::new(DirFd::from(OwnedFd::from(std::fs::File::open(cell.root).unwrap())));
     let mut all: Vec<Series> = vec![Series::default(); rivals.len()];
     for n in 0..cell.rounds + ROUNDS_BEFORE {
         for (at, (_, engine)) in rivals.iter().enumerate() {

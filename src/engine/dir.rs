@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::disk::{Begin, DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime};
+use super::dir_fd::DirFd;
+use super::disk::{Begin, DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, Place, sim_entries};
+use super::sim::ROOT;
 use crate::clock::EpochSecs;
 
 /// Room for what the kernel says about entries in one call: 32 KiB is about 500 names, more than a snapshot has and most groups.
@@ -19,7 +21,7 @@ const ENTRIES_BYTES: usize = 32 << 10;
 /// An open directory.
 #[derive(Debug)]
 pub struct DiskDir {
-    fd: OwnedFd,
+    fd: DirFd,
     path: PathBuf,
     begin: Begin,
 }
@@ -28,7 +30,10 @@ impl Disk {
     /// Opens a directory, the last component not a symbolic link.
     pub fn dir(&self, path: &Path) -> io::Result<DiskDir> {
         self.begin.op("open", Some(path))?;
-        let fd = open_dir(CWD, path)?;
+        let fd = match &self.sim {
+            Some(sim) => sim.open_dir(ROOT, path, false)?.into(),
+            None => open_dir(CWD, path)?.into(),
+        };
         Ok(DiskDir { fd, path: path.to_owned(), begin: self.begin.clone() })
     }
 }
@@ -43,33 +48,48 @@ impl DiskDir {
     pub fn dir(&self, name: &str) -> io::Result<Self> {
         let path = self.path.join(name);
         self.begin.op("open", Some(&path))?;
-        let fd = open_dir(&self.fd, Path::new(name))?;
+        let fd = match self.fd.sim() {
+            Some(handle) => handle.open_dir(Path::new(name), false)?.into(),
+            None => open_dir(&self.fd, Path::new(name))?.into(),
+        };
         Ok(Self { fd, path, begin: self.begin.clone() })
     }
 
     /// What `fstat` says about it.
     pub fn meta(&self) -> io::Result<FileMeta> {
         self.begin.op("fstat", Some(&self.path))?;
-        Ok(meta_of(&rustix::fs::fstat(&self.fd)?))
+        match self.fd.sim() {
+            Some(handle) => handle.meta(),
+            None => Ok(meta_of(&rustix::fs::fstat(&self.fd)?)),
+        }
     }
 
     /// What `name`, a path relative to it, names; a symbolic link at its end not followed.
     pub fn lstat(&self, name: impl AsRef<Path>) -> io::Result<FileMeta> {
         self.begin.op("lstat", Some(&self.path.join(&name)))?;
+        if let Some(handle) = self.fd.sim() {
+            return handle.lstat(name.as_ref());
+        }
         Ok(meta_of(&retry_on_intr(|| rustix::fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW))?))
     }
 
     /// Opens a regular file of it for reading, as [`Disk::open`] does.
     pub fn open(&self, name: impl AsRef<Path>) -> io::Result<DiskFile> {
         self.begin.op("open", Some(&self.path.join(&name)))?;
+        if let Some(handle) = self.fd.sim() {
+            return Ok(DiskFile::new(Place::Sim(handle.open(name.as_ref())?), self.begin.clone()));
+        }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()))?;
-        Ok(DiskFile::new(fd.into(), self.begin.clone()))
+        Ok(DiskFile::new(Place::Kernel(fd.into()), self.begin.clone()))
     }
 
     /// All its entries, as [`Disk::read_dir`] gives them. Once only: a second call finds nothing.
     pub fn entries(&self) -> io::Result<Vec<DirEntry>> {
         self.begin.op("readdir", Some(&self.path))?;
+        if let Some(handle) = self.fd.sim() {
+            return Ok(sim_entries(handle.entries()?));
+        }
         let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
         let mut raw = RawDir::new(&self.fd, buffer.spare_capacity_mut());
         let mut entries = Vec::new();

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::adaptive::{Adaptive, Next, Start};
 use super::counters::{Counters, Way};
+use super::dir_fd::DirFd;
 use super::plain::{self, Cached};
 use super::priority::{OfThread, Priorities, Urgency};
 use super::schedule::{Key, Limits, Schedule};
@@ -96,7 +97,7 @@ pub(super) struct Ticket {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Check<'a> {
     pub(super) ticket: Ticket,
-    pub(super) dir: &'a Arc<OwnedFd>,
+    pub(super) dir: &'a Arc<DirFd>,
     pub(super) name: &'a StatName,
     pub(super) force_sync: bool,
     pub(super) urgency: Urgency,

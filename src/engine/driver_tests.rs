@@ -74,12 +74,12 @@ impl Drop for Scripted {
 /// A closed intake with these batches inside, and the ends where their answers come out.
 fn intake(batches: Vec<(Class, Vec<&str>)>) -> (Arc<Intake>, Vec<oneshot::Receiver<Vec<StatResult>>>) {
     let folder = tempfile::tempdir().unwrap();
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(folder.path()).unwrap()));
+    let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open(folder.path()).unwrap())));
     intake_at(&dir, batches)
 }
 
 fn intake_at(
-    dir: &Arc<OwnedFd>,
+    dir: &Arc<DirFd>,
     batches: Vec<(Class, Vec<&str>)>,
 ) -> (Arc<Intake>, Vec<oneshot::Receiver<Vec<StatResult>>>) {
     let intake = Arc::new(Intake::new(Box::new(NoWake)));
@@ -168,7 +168,7 @@ fn a_cold_disk_is_asked_through_the_workers_until_two_batches_were_warm() {
     for name in ["a", "b"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
     }
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open(folder.path()).unwrap()));
+    let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open(folder.path()).unwrap())));
     let name = StatName::new("a").unwrap();
     if !matches!(plain::stat_cached(dir.as_fd(), &name), Cached::Hit(_)) {
         println!("skipped: this file system or kernel does not answer from its name cache");
@@ -195,7 +195,7 @@ fn a_check_that_wants_the_servers_word_is_never_answered_here() {
     let (workers, begun) = scripted(2, 4);
     let (intake, _answers) = intake(vec![]);
     let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::default(), &Arc::default());
-    let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+    let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
     let names = vec![StatName::new("etc").unwrap()];
     let batch = StatBatch { dir, names, class: Class::Sweep, force_sync: true };
     let (reply, mut answer) = oneshot::channel();

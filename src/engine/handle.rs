@@ -11,13 +11,13 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::BufferPool;
-use super::counters::{Counters, EngineCounters};
+use super::counters::{Counters, EngineCounters, Way};
 use super::disk::Disk;
 use super::driver::{Driver, Intake, Policy, Request, Wake, Workers};
 use super::pool::{Pool, join_unless_self, may_block};
 use super::priority::{Priorities, Urgency};
 use super::probe::Refusal;
-use super::stat::{Class, EngineChoice, EngineConfig, StatBatch, StatReply};
+use super::stat::{Class, EngineChoice, EngineConfig, StatBatch, StatReply, StatResult};
 use super::threads::{Events, STAT_THREADS_MAX, Threads};
 use super::uring::{Ring, WakeFd};
 use crate::error::{Error, IoContext, Result};
@@ -221,6 +221,12 @@ impl Engine {
         let inner = &self.inner;
         let places = Arc::clone(&inner.places[batch.class as usize]);
         let place = places.acquire_owned().await.map_err(|_| inner.ended())?;
+        if let Some(handle) = batch.dir.sim() {
+            let results: Vec<StatResult> = batch.names.iter().map(|name| handle.file_stat(name)).collect();
+            inner.counters.answered(Way::Inline, results.len() as u64);
+            inner.counters.batch(batch.class);
+            return Ok(StatReply { results, elapsed: started.elapsed() });
+        }
         let (reply, replied) = oneshot::channel();
         inner.intake.push(Request { batch, reply, place }).map_err(|_| inner.ended())?;
         let results = replied.await.map_err(|_| inner.ended())?;

@@ -16,6 +16,7 @@ mod adaptive;
 mod buffers;
 mod counters;
 mod dir;
+mod dir_fd;
 mod disk;
 mod driver;
 mod fault;
@@ -27,6 +28,7 @@ mod pressure;
 mod priority;
 mod probe;
 mod schedule;
+pub mod sim;
 mod stat;
 #[cfg(test)]
 mod suite;
@@ -38,9 +40,9 @@ mod work_queue;
 pub use buffers::{Buffer, BufferPool};
 pub use counters::{DiskCounts, EngineCounters};
 pub use dir::DiskDir;
+pub use dir_fd::DirFd;
 pub use disk::{
-    DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, FsUsage, LockMode, RecordLock, SyncScope, release_flock,
-    try_flock,
+    DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, FsUsage, LockMode, RecordLock, SyncScope, try_flock,
 };
 pub use fault::Fault;
 pub use handle::{Engine, WORKERS_MAX};

@@ -99,7 +99,7 @@ impl OfThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Class, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
+    use crate::engine::{Class, DirFd, Engine, EngineChoice, EngineConfig, StatBatch, StatName};
     use std::os::fd::OwnedFd;
 
     #[tokio::test]
@@ -138,7 +138,7 @@ mod tests {
             Err(e) => return println!("skipped: {e}"),
         };
         engine.want_idle_priority(true);
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let dir = Arc::new(DirFd::from(OwnedFd::from(std::fs::File::open("/").unwrap())));
         let batch = |class| StatBatch {
             dir: Arc::clone(&dir),
             names: vec![StatName::new("etc").unwrap(); 256],

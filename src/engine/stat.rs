@@ -1,10 +1,10 @@
 //! What is asked of an engine's presence checks, and what it answers. Pure.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dir_fd::DirFd;
 use super::disk::FileKind;
 use super::priority::Urgency;
 use crate::clock::EpochSecs;
@@ -91,7 +91,7 @@ impl fmt::Debug for StatName {
 #[derive(Clone, Debug)]
 pub struct StatBatch {
     /// The directory that names are relative to.
-    pub dir: Arc<OwnedFd>,
+    pub dir: Arc<DirFd>,
     /// What to look at; symbolic links are followed.
     pub names: Vec<StatName>,
     /// Whom it serves.

@@ -1,11 +1,11 @@
 //! Threads in the place of the ring's workers. With none of them: the serial engine.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::counters::Way;
+use super::dir_fd::DirFd;
 use super::driver::{Check, Ended, Ticket, Wake, Workers};
 use super::plain;
 use super::pool::join_unless_self;
@@ -22,7 +22,7 @@ pub(super) const STAT_THREADS_MAX: u32 = 32;
 #[derive(Debug)]
 struct Task {
     ticket: Ticket,
-    dir: Arc<OwnedFd>,
+    dir: Arc<DirFd>,
     name: StatName,
     force_sync: bool,
     urgency: Urgency,

@@ -7,3 +7,6 @@ pub mod inspect;
 pub mod prune;
 pub mod state;
 pub mod verify;
+
+#[cfg(test)]
+mod crash_states;

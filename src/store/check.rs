@@ -1,7 +1,6 @@
 //! Presence checks of chunks: batches through the engine, and what is done about a hole.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use super::chunk_store::ChunkStore;
 use super::explain::failed;
 use super::layout::{Layout, chunk_stat_name};
 use super::presence::{CheckReport, Presence, classify};
-use crate::engine::{Class, Disk, Engine, FileMeta, StatBatch};
+use crate::engine::{Class, DirFd, Disk, Engine, FileMeta, StatBatch};
 use crate::error::{Error, Result};
 use crate::types::Digest;
 
@@ -31,7 +30,7 @@ pub enum Freshness {
 pub(super) struct Checker {
     layout: Layout,
     /// `.chunks` as it was when the datastore was opened.
-    chunks_dir: Arc<OwnedFd>,
+    chunks_dir: Arc<DirFd>,
     chunks_meta: FileMeta,
     pub(super) network_fs: bool,
 }
@@ -45,7 +44,7 @@ impl Checker {
     }
 
     /// `.chunks` as it was when the datastore was opened.
-    pub(super) fn chunks_dir(&self) -> Arc<OwnedFd> {
+    pub(super) fn chunks_dir(&self) -> Arc<DirFd> {
         Arc::clone(&self.chunks_dir)
     }
 

@@ -169,6 +169,11 @@ impl ChunkStore {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed("unable to make chunk directory", &dir, e));
             }
+            // Also if it is another insert's, which may not have come so far.
+            _ if self.durable.syncs(Weight::Payload) => {
+                let chunks = self.layout.chunks();
+                disk.fsync_dir(&chunks).map_err(|e| failed("unable to sync", &chunks, e))?;
+            }
             _ => {}
         }
         if !self.prefix_made.swap(true, Ordering::Relaxed) {

@@ -11,17 +11,16 @@
 //! lock counts only if the path still leads to what was locked.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::explain::failed;
-use crate::engine::{Disk, FileKind, LockMode, release_flock, try_flock};
+use crate::engine::{DirFd, Disk, FileKind, LockMode};
 use crate::error::{Error, Result};
 
 /// A locked directory; unlocked when dropped, which closes a descriptor and so belongs on a pool thread.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    fd: OwnedFd,
+    fd: DirFd,
 }
 
 /// Why a directory was not locked.
@@ -46,7 +45,7 @@ impl DirLock {
         };
         confirm_real(disk, base, dir).map_err(sorted)?;
         let fd = disk.open_dir(dir).map_err(sorted)?;
-        try_flock(&fd, mode).map_err(sorted)?;
+        fd.try_flock(mode).map_err(sorted)?;
         let (locked, named) = (disk.dir_meta(&fd).map_err(sorted)?, disk.stat(dir).map_err(sorted)?);
         if (locked.dev, locked.ino) != (named.dev, named.ino) {
             return Err(Refusal::Absent);
@@ -80,7 +79,7 @@ pub(super) fn refuse_links(disk: &Disk, base: &Path, dir: &Path) -> Result<()> {
 impl Drop for DirLock {
     fn drop(&mut self) {
         // An error means that it is gone already.
-        let _ = release_flock(&self.fd);
+        let _ = self.fd.release_flock();
     }
 }
 

@@ -4,7 +4,6 @@
 //! prove is asked for one by one: a name that is not told may have come meanwhile, what is no regular file may be a link to one, and a
 //! directory that cannot be read says nothing about its chunks.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use super::chunk_store::ChunkStore;
 use super::layout::{chunk_dir_name, chunk_of_name};
 use super::presence::CheckReport;
 use super::sweep_plan::{Plan, Seen};
-use crate::engine::{Class, Disk, Engine, FileKind, NamesBuffer};
+use crate::engine::{Class, DirFd, Disk, Engine, FileKind, NamesBuffer};
 use crate::error::{Error, Result};
 use crate::types::Digest;
 
@@ -91,7 +90,7 @@ struct Listed {
 }
 
 /// Looks for `digests`, sorted, in their directories below `chunks_dir`. Blocks.
-fn list(disk: &Disk, chunks_dir: &Arc<OwnedFd>, ask_server: bool, digests: &[Digest]) -> Listed {
+fn list(disk: &Disk, chunks_dir: &Arc<DirFd>, ask_server: bool, digests: &[Digest]) -> Listed {
     let started = Instant::now();
     let mut listed = Listed::default();
     let mut buffer = NamesBuffer::default();

@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::layout::{CHUNKS_DIR, GC_STATUS_FILE, NAMESPACE_DIR, is_own_state, is_temp_name, random_suffix};
-use crate::engine::{Disk, DiskFile, Engine, LockMode, try_flock};
+use crate::engine::{Disk, DiskFile, Engine, LockMode};
 use crate::sync::Mutex;
 use crate::types::BackupType;
 
@@ -202,7 +202,7 @@ fn remove_temp(disk: &Disk, base: &Path, path: &Path) -> io::Result<()> {
     let lock = match (path.starts_with(CHUNKS_DIR), full.parent()) {
         (false, Some(dir)) => {
             let dir = disk.open_dir(dir)?;
-            try_flock(&dir, LockMode::Exclusive)?;
+            dir.try_flock(LockMode::Exclusive)?;
             Some(dir)
         }
         _ => None,

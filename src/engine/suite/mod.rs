@@ -2,13 +2,12 @@
 
 mod random;
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Class, Engine, EngineChoice, EngineConfig, FileKind, FileStat, StatBatch, StatName, StatResult};
+use super::{Class, DirFd, Engine, EngineChoice, EngineConfig, FileKind, FileStat, StatBatch, StatName, StatResult};
 use crate::clock::EpochSecs;
 use crate::error::Kind;
 
@@ -29,13 +28,13 @@ fn engines() -> Vec<(&'static str, Engine)> {
 /// A folder with files to look at.
 struct Tree {
     folder: tempfile::TempDir,
-    dir: Arc<OwnedFd>,
+    dir: Arc<DirFd>,
 }
 
 impl Tree {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open(folder.path()).unwrap()));
+        let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open(folder.path()).unwrap())));
         Self { folder, dir }
     }
 
@@ -167,7 +166,7 @@ async fn errors_that_are_not_absence_keep_their_number() {
     tree.file("file", 1);
     // A file in the place of the batch's directory, and a name longer than the file system takes: both work as root
     // too.
-    let not_a_dir = Arc::new(OwnedFd::from(std::fs::File::open(tree.path("file")).unwrap()));
+    let not_a_dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open(tree.path("file")).unwrap())));
     for (engine_name, engine) in engines() {
         let batch = StatBatch { dir: Arc::clone(&not_a_dir), ..tree.batch(Class::Sweep, &["a", "b"]) };
         let reply = engine.stat(batch).await.unwrap();

@@ -159,11 +159,11 @@ impl Drop for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::DirFd;
     use crate::engine::driver::Ticket;
     use crate::engine::priority::Urgency;
     use crate::engine::schedule::Schedule;
     use crate::engine::stat::{Class, StatName};
-    use std::os::fd::OwnedFd;
 
     /// A ring, or `None` where the kernel refuses one.
     fn ring(workers: u32) -> Option<Ring> {
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn begin_some(ring: &mut Ring, dir: &Arc<OwnedFd>, count: u32) {
+    fn begin_some(ring: &mut Ring, dir: &Arc<DirFd>, count: u32) {
         let key = Schedule::new(ring.limits()).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         for pos in 0..count {
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn all_slots_fit_into_the_queue_and_come_home() {
         let Some(mut ring) = ring(64) else { return };
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
         assert_eq!(ring.limits(), Limits { workers: 64, slots: 127 });
         begin_some(&mut ring, &dir, 127);
         let mut ended = Vec::new();
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_panic_with_checks_in_flight_and_unsubmitted_waits_for_them() {
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
         if ring(4).is_none() {
             return;
         }

@@ -4,13 +4,14 @@
 //! [`Slots::receive`] brings it home; in between nothing here touches its memory. A slot also holds its directory open:
 //! the kernel looks the number up only when a worker begins.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
 use rustix::io::Errno;
 
+use crate::engine::dir_fd::DirFd;
 use crate::engine::driver::{Check, Ended, Ticket};
 use crate::engine::plain;
 use crate::engine::stat::StatName;
@@ -25,7 +26,7 @@ struct Shared {
 #[derive(Debug)]
 struct Away {
     ticket: Ticket,
-    _dir: Arc<OwnedFd>,
+    _dir: Arc<DirFd>,
 }
 
 /// A fixed number of slots.
@@ -67,7 +68,7 @@ impl Slots {
         let (name, answer) = unsafe { (&raw const (*shared).name, &raw mut (*shared).answer) };
         self.away[slot] = Some(Away { ticket: check.ticket, _dir: Arc::clone(check.dir) });
         // `StatName` is its bytes alone (checked by a test), NUL-terminated.
-        opcode::Statx::new(types::Fd(check.dir.as_raw_fd()), name.cast(), answer.cast())
+        opcode::Statx::new(types::Fd(check.dir.as_fd().as_raw_fd()), name.cast(), answer.cast())
             .flags(plain::sync_flag(check.force_sync).bits().cast_signed())
             .mask(plain::MASK.bits())
             .build()
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_away_from_send_to_receive() {
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
         let key = Schedule::new(Limits { workers: 1, slots: 1 }).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         let urgency = crate::engine::priority::Urgency::Foreground;
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn memory_of_a_slot_that_is_away_is_never_freed() {
-        let dir = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
         let key = Schedule::new(Limits { workers: 1, slots: 1 }).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         let mut slots = Slots::new(1);
