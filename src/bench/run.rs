@@ -225,6 +225,8 @@ struct Staged {
     errors: Vec<Option<Error>>,
     host: Host,
     before: Option<Gauge>,
+    /// Why its file system was not frozen before caches were dropped.
+    unfrozen: Option<&'static str>,
 }
 
 struct Runner<'a> {
@@ -315,11 +317,16 @@ impl Runner<'_> {
 
 /// For the whole machine, so once, before anybody runs.
 fn drop_caches(wave: &mut [Staged], order: &Live) {
-    if let Err(e) = cold::drop_caches() {
-        if let Some(staged) = wave.iter_mut().find(|staged| staged.job.cold) {
-            staged.errors[0] = Some(e);
+    let dropped = cold::drop_caches(wave.iter().filter(|staged| staged.job.cold).map(|staged| &*staged.job.directory));
+    let mut cold = wave.iter_mut().filter(|staged| staged.job.cold);
+    match dropped {
+        Ok(unfrozen) => cold.for_each(|staged| staged.unfrozen = unfrozen),
+        Err(e) => {
+            if let Some(staged) = cold.next() {
+                staged.errors[0] = Some(e);
+            }
+            order.stop();
         }
-        order.stop();
     }
 }
 
@@ -379,7 +386,7 @@ fn rounds(turn: &Turn, stage: &dyn Stage) -> Result<()> {
             }
             // The first run does it for all.
             if turn.job.cold && turn.number == 0 {
-                turn.aside(cold::drop_caches)?;
+                turn.aside(|| cold::drop_caches([&*turn.job.directory]))?;
             }
         }
         stage.round(turn, round)?;
@@ -446,6 +453,7 @@ impl Staged {
             errors: (0..count).map(|_| None).collect(),
             host: Host::default(),
             before: None,
+            unfrozen: None,
         }
     }
 
@@ -467,10 +475,13 @@ impl Staged {
         let glances: Vec<_> = self.lives.iter().map(Live::glance).collect();
         let mut told = Told::default();
         if let Some(stage) = self.stage.take() {
-            let cache = match (self.job.cold, stage.found()) {
-                (true, _) => "cold: dropped before each loop",
-                (false, true) => "as it was found",
-                (false, false) => "warm: made just before",
+            let cache = match (self.job.cold, self.unfrozen, stage.found()) {
+                (true, None, _) => "cold: frozen and dropped before each loop".to_owned(),
+                (true, Some(why), _) => {
+                    format!("cold: dropped before each loop, but {why}: what was made just before may be in memory still")
+                }
+                (false, _, true) => "as it was found".to_owned(),
+                (false, _, false) => "warm: made just before".to_owned(),
             };
             let engine = stage.engine();
             let ios = glances.iter().flat_map(|glance| glance.stats.ios).sum();

@@ -220,7 +220,8 @@ pub static OPTIONS: &[Opt] = &[
         "auto",
         "How the presence of chunks is checked: serial-std asks for the metadata of one absolute path after another, as the \
          original does; sync the same relative to an open directory; threads by a pool; uring by io_uring; auto as the daemon \
-         does by itself. serial-std is for known-append and known-finish alone",
+         does by itself. For gc and verify serial-std is the original's way: one after another, by access times, with one reader. \
+         Others than these four cannot be done so",
     ),
     opt(
         "workers",
@@ -315,9 +316,10 @@ pub static OPTIONS: &[Opt] = &[
         "sorted",
         Grammar::Switch(|s, on| s.job.sorted = Some(on)),
         "1 for known-finish, 0 for known-append",
-        "Asks for chunks in the order of their digests, not in that of an index",
+        "Asks for chunks in the order of their digests, not in that of an index; a verification by serial-std reads them in that of \
+         their inodes",
     )
-    .only(&[KnownAppend, KnownFinish]),
+    .only(&[KnownAppend, KnownFinish, Verify]),
     opt(
         "sync",
         Grammar::Word(&["none", "file", "filesystem"], |s, at| {
