@@ -45,6 +45,8 @@ pub(super) fn job(directory: &Path, workload: Workload) -> Job {
         loops: 1,
         randseed: 1,
         cold: false,
+        logs: crate::bench::log::LogOptions::default(),
+        first_run: 1,
         sorted: false,
         sync: SyncLevel::None,
         compress_percentage: 50,

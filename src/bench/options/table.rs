@@ -368,6 +368,32 @@ pub static OPTIONS: &[Opt] = &[
     )
     .only(&[Gc]),
     opt(
+        "write_bw_log",
+        Grammar::Text(|s, name| s.job.logs.bw = Some(name.to_owned())),
+        "",
+        "Writes the bandwidth over time to NAME_bw.N.log, for fio2gnuplot and fiologparser.py; N is the number of the run, from 1",
+    ),
+    opt(
+        "write_iops_log",
+        Grammar::Text(|s, name| s.job.logs.iops = Some(name.to_owned())),
+        "",
+        "The same of I/Os, NAME_iops.N.log",
+    ),
+    opt(
+        "write_lat_log",
+        Grammar::Text(|s, name| s.job.logs.lat = Some(name.to_owned())),
+        "",
+        "The same of latencies in ns, NAME_slat.N.log, NAME_clat.N.log and NAME_lat.N.log",
+    ),
+    opt(
+        "log_avg_msec",
+        Grammar::Number(0, 3_600_000, |s, ms| {
+            s.job.logs.average = (ms > 0).then(|| std::time::Duration::from_millis(ms));
+        }),
+        "0",
+        "Writes one line of a log for each so many ms, instead of one for each call",
+    ),
+    opt(
         "output",
         Grammar::Text(|s, text| s.run.output = Some(text.into())),
         "standard output",

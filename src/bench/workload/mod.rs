@@ -134,7 +134,9 @@ pub fn check(job: &Job) -> Result<()> {
         );
     }
     if job.sorted && job.workload == Workload::Verify && job.ioengine != IoEngine::SerialStd {
-        return refuse("sorted is how serial-std reads the chunks of a verification; the other engines decide by themselves");
+        return refuse(
+            "sorted is how serial-std reads the chunks of a verification; the other engines decide by themselves",
+        );
     }
     if job.size == 0 && whole_daemon {
         return refuse("size: a backup needs at least one byte");

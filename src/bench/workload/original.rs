@@ -158,7 +158,8 @@ pub fn verify(layout: &Layout, digests: &[Digest], by_inode: bool, turn: &Turn) 
         for _ in 0..JUDGES {
             let (sender, receiver) = sync_channel::<(Digest, Vec<u8>)>(WAITING_MAX);
             to.push(sender);
-            judges.push(scope.spawn(move || receiver.iter().try_for_each(|(digest, encoded)| judge(&digest, &encoded))));
+            judges
+                .push(scope.spawn(move || receiver.iter().try_for_each(|(digest, encoded)| judge(&digest, &encoded))));
         }
         let mut whole = true;
         for ((_, path, digest), sender) in paths.iter().zip(to.iter().cycle()) {

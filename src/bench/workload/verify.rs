@@ -118,7 +118,9 @@ impl Verify {
         let mut times = Vec::new();
         for _ in 0..HASHED_TIMES {
             let begun = Instant::now();
-            in_parallel(&chunks, |part| part.iter().try_for_each(|(digest, encoded)| original::judge(digest, encoded)))?;
+            in_parallel(&chunks, |part| {
+                part.iter().try_for_each(|(digest, encoded)| original::judge(digest, encoded))
+            })?;
             times.push(begun.elapsed());
         }
         times.sort_unstable();
