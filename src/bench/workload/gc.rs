@@ -92,11 +92,13 @@ impl Gc {
             Err(e) => return Err(e),
         };
         let swept = &report.swept;
+        let touches = self.ground.job.gc_method == GcMethod::AccessTime;
         let effort = Effort {
             live: report.marked.chunks,
             removed: swept.removed_chunks,
-            asked: swept.stats,
-            asked_for_size: swept.sampled_chunks,
+            // By access times every live chunk is asked; then these questions are no sample.
+            asked: swept.stats + if touches { swept.sampled_chunks } else { 0 },
+            asked_for_size: if touches { 0 } else { swept.sampled_chunks },
             touched: report.marked.touches,
             set_bytes: report.marked.memory_bytes,
             serial: None,
