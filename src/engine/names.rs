@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::retry_on_intr;
@@ -39,18 +40,42 @@ impl Disk {
         name: &str,
         ask_server: bool,
         buffer: &mut NamesBuffer,
+        each: impl FnMut(&[u8], Option<FileKind>) -> bool,
+    ) -> io::Result<()> {
+        self.names_of(parent, name, Path::new(name), ask_server, buffer, each)
+    }
+
+    /// As [`Self::names_in`] for the directory `path`, of which only the last component is looked up, in `parent`; the rest is for messages.
+    pub fn names_at(
+        &self,
+        parent: impl AsFd,
+        path: &Path,
+        buffer: &mut NamesBuffer,
+        each: impl FnMut(&[u8], Option<FileKind>) -> bool,
+    ) -> io::Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        self.names_of(parent, name, path, false, buffer, each)
+    }
+
+    fn names_of(
+        &self,
+        parent: impl AsFd,
+        name: &str,
+        shown: &Path,
+        ask_server: bool,
+        buffer: &mut NamesBuffer,
         mut each: impl FnMut(&[u8], Option<FileKind>) -> bool,
     ) -> io::Result<()> {
-        self.begin.op("open", Some(name.as_ref()))?;
+        self.begin.op("open", Some(shown))?;
         // A link is followed here as the path of a file below it would follow it.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry_on_intr(|| rustix::fs::openat(&parent, name, flags, Mode::empty()))?;
         if ask_server {
-            self.begin.op("fstat", Some(name.as_ref()))?;
+            self.begin.op("fstat", Some(shown))?;
             let how = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
             retry_on_intr(|| rustix::fs::statx(&dir, c"", how, StatxFlags::MTIME | StatxFlags::CTIME))?;
         }
-        self.begin.op("readdir", Some(name.as_ref()))?;
+        self.begin.op("readdir", Some(shown))?;
         let mut raw = RawDir::new(&dir, buffer.0.spare_capacity_mut());
         let (mut names, mut checks) = (0, 0);
         let told = loop {

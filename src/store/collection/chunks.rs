@@ -16,7 +16,7 @@ use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
 use crate::store::custody::Keeper;
 use crate::store::explain::failed;
-use crate::store::layout::{Layout, chunk_dir_name, chunk_of_name, chunk_stat_name};
+use crate::store::layout::{Layout, chunk_of_name, chunk_stat_name};
 use crate::types::Digest;
 
 /// Files that are removed in one piece of work on the pool; between two a request to stop is seen.
@@ -238,9 +238,10 @@ fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Vec<(ChunkName, Fi
     };
     let (parent, mut buffer) = (store.checker.chunks_dir(), NamesBuffer::default());
     // A cached listing of a server's would do no harm: a chunk that it lacks stays, or is asked for before anybody is told that it is missing.
-    match disk.names_in(parent, &chunk_dir_name(prefix), false, &mut buffer, each) {
+    let dir = store.layout.chunk_dir(prefix);
+    match disk.names_at(parent, &dir, &mut buffer, each) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        read => read.map_err(|e| failed("unable to list", &store.layout.chunk_dir(prefix), e))?,
+        read => read.map_err(|e| failed("unable to list", &dir, e))?,
     }
     let mut known = Vec::with_capacity(names.len());
     for (name, kind) in names {
