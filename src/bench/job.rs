@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::log::LogOptions;
 use crate::store::GcMethod;
 
 /// What a job does (`--rw`).
@@ -124,4 +125,8 @@ pub struct Job {
     pub group_reporting: bool,
     /// `percentile_list`.
     pub percentiles: Vec<f64>,
+    /// `write_bw_log`, `write_iops_log`, `write_lat_log`, `log_avg_msec`.
+    pub logs: LogOptions,
+    /// Number of its first run among those of the plan, from 1.
+    pub first_run: u32,
 }

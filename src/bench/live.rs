@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::log::Logs;
 use super::stats::{Io, Stats};
 use crate::sync::Mutex;
 
@@ -45,6 +46,7 @@ struct State {
     /// I/Os until the job ends by itself, if that is known.
     expected_ios: Option<u64>,
     stats: Stats,
+    logs: Option<Logs>,
 }
 
 /// A look at a job under way.
@@ -82,9 +84,24 @@ impl Live {
             state.has_run |= phase == Phase::Running;
             state.stats = Stats::default();
         } else if state.counted.is_none() && state.since.is_some() {
-            state.counted = Some(state.elapsed());
+            let counted = state.elapsed();
+            state.counted = Some(counted);
+            if let Some(mut logs) = state.logs.take().filter(|_| state.has_run) {
+                logs.end(counted);
+            }
         }
         state.phase = phase;
+    }
+
+    /// Lets it write logs from when it counts until it ends.
+    pub fn log_to(&self, logs: Logs) {
+        self.state.lock().logs = Some(logs);
+    }
+
+    /// Closes its logs.
+    pub fn end_log(&self) {
+        let logs = self.state.lock().logs.take();
+        drop(logs);
     }
 
     /// Says how many I/Os the job makes in all.
@@ -97,6 +114,11 @@ impl Live {
         let mut state = self.state.lock();
         let at = state.elapsed();
         state.stats.add(io, at);
+        if state.phase == Phase::Running
+            && let Some(logs) = &mut state.logs
+        {
+            logs.add(io, at);
+        }
     }
 
     /// Phase and time in it; cheap.

@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod host;
 pub mod job;
 pub mod live;
+pub mod log;
 pub mod options;
 pub mod outcome;
 pub mod report;

@@ -19,6 +19,7 @@ use super::gauge::{self, Gauge};
 use super::host::Host;
 use super::job::Job;
 use super::live::{Live, Phase};
+use super::log::{self, Logs};
 use super::outcome::{JobOutcome, Usage};
 use super::scratch::{self, Scratch};
 use super::space::{self, Need};
@@ -225,6 +226,8 @@ struct Staged {
     errors: Vec<Option<Error>>,
     host: Host,
     before: Option<Gauge>,
+    /// Why its file system was not frozen before caches were dropped.
+    unfrozen: Option<&'static str>,
 }
 
 struct Runner<'a> {
@@ -243,6 +246,7 @@ impl Runner<'_> {
         let mut wave: Vec<Staged> = jobs.iter().map(|job| Staged::new(job, &order)).collect();
         let watched: Vec<Watched> = wave.iter().flat_map(Staged::watched).collect();
         self.watch.wave_begins(&watched);
+        let writers = start_logs(&mut wave, &order);
         for staged in &mut wave {
             if !order.is_stopped() {
                 self.lay_out(staged, &order);
@@ -256,6 +260,7 @@ impl Runner<'_> {
         let usage_before = if order.is_stopped() { gauge::usage() } else { run_all(&mut wave, &order) };
         let runs = u32::try_from(watched.len()).unwrap_or(u32::MAX);
         let usage = gauge::share(gauge::usage(), usage_before, runs);
+        end_logs(&mut wave, writers);
         let memory = json!({"before_kib": memory_before, "peak_kib": gauge::memory_kib().1});
         let interrupted = order.is_stopped();
         let outcomes = wave.into_iter().flat_map(|staged| staged.end(usage, &memory, interrupted)).collect();
@@ -313,13 +318,51 @@ impl Runner<'_> {
     }
 }
 
+/// Opens the logs of all runs; who writes them, with the place of their job in the wave. An error stops the wave.
+fn start_logs(wave: &mut [Staged], order: &Live) -> Vec<(usize, log::Writer)> {
+    let mut writers = Vec::new();
+    for (at, staged) in wave.iter_mut().enumerate() {
+        for (number, live) in (staged.job.first_run..).zip(&staged.lives) {
+            match Logs::open(&staged.job.logs, number) {
+                Ok(None) => {}
+                Ok(Some((logs, writer))) => {
+                    live.log_to(logs);
+                    writers.push((at, writer));
+                }
+                Err(e) => {
+                    staged.errors[0] = Some(e);
+                    order.stop();
+                    break;
+                }
+            }
+        }
+    }
+    writers
+}
+
+/// Waits until what was logged is written.
+fn end_logs(wave: &mut [Staged], writers: Vec<(usize, log::Writer)>) {
+    // Those of runs that never began have not been closed yet.
+    wave.iter().for_each(|staged| staged.lives.iter().for_each(Live::end_log));
+    for (at, writer) in writers {
+        if let Err(e) = writer.end() {
+            wave[at].errors[0].get_or_insert(e);
+        }
+    }
+}
+
 /// For the whole machine, so once, before anybody runs.
 fn drop_caches(wave: &mut [Staged], order: &Live) {
-    if let Err(e) = cold::drop_caches() {
-        if let Some(staged) = wave.iter_mut().find(|staged| staged.job.cold) {
-            staged.errors[0] = Some(e);
+    let dropped = cold::drop_caches(wave.iter().filter(|staged| staged.job.cold).map(|staged| &*staged.job.directory));
+    let mut cold = wave.iter_mut().filter(|staged| staged.job.cold);
+    match dropped {
+        Ok(unfrozen) => cold.for_each(|staged| staged.unfrozen = unfrozen),
+        Err(e) => {
+            if let Some(staged) = cold.next() {
+                staged.errors[0] = Some(e);
+            }
+            order.stop();
         }
-        order.stop();
     }
 }
 
@@ -379,7 +422,7 @@ fn rounds(turn: &Turn, stage: &dyn Stage) -> Result<()> {
             }
             // The first run does it for all.
             if turn.job.cold && turn.number == 0 {
-                turn.aside(cold::drop_caches)?;
+                turn.aside(|| cold::drop_caches([&*turn.job.directory]))?;
             }
         }
         stage.round(turn, round)?;
@@ -446,6 +489,7 @@ impl Staged {
             errors: (0..count).map(|_| None).collect(),
             host: Host::default(),
             before: None,
+            unfrozen: None,
         }
     }
 
@@ -467,10 +511,15 @@ impl Staged {
         let glances: Vec<_> = self.lives.iter().map(Live::glance).collect();
         let mut told = Told::default();
         if let Some(stage) = self.stage.take() {
-            let cache = match (self.job.cold, stage.found()) {
-                (true, _) => "cold: dropped before each loop",
-                (false, true) => "as it was found",
-                (false, false) => "warm: made just before",
+            let cache = match (self.job.cold, self.unfrozen, stage.found()) {
+                (true, None, _) => "cold: frozen and dropped before each loop".to_owned(),
+                (true, Some(why), _) => {
+                    format!(
+                        "cold: dropped before each loop, but {why}: what was made just before may be in memory still"
+                    )
+                }
+                (false, _, true) => "as it was found".to_owned(),
+                (false, _, false) => "warm: made just before".to_owned(),
             };
             let engine = stage.engine();
             let ios = glances.iter().flat_map(|glance| glance.stats.ios).sum();

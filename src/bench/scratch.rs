@@ -197,15 +197,23 @@ fn remove(path: &Path) -> std::io::Result<()> {
     std::fs::remove_dir_all(path)
 }
 
-/// Does `work` on parts of a list, each on a thread of its own. The first error counts, and the others go on.
+/// Does `work` on as many parts of a list as there are processors, each on a thread of its own. The first error counts, and the others go on.
 pub fn in_parallel<T: Sync, E: Send>(
     list: &[T],
     work: impl Fn(&[T]) -> std::result::Result<(), E> + Sync,
 ) -> std::result::Result<(), E> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let part = list.len().div_ceil(threads).max(1);
+    in_parts(list, list.len().div_ceil(threads), work)
+}
+
+/// The same on parts of `part` items.
+pub fn in_parts<T: Sync, E: Send>(
+    list: &[T],
+    part: usize,
+    work: impl Fn(&[T]) -> std::result::Result<(), E> + Sync,
+) -> std::result::Result<(), E> {
     std::thread::scope(|scope| {
-        let parts: Vec<_> = list.chunks(part).map(|part| scope.spawn(|| work(part))).collect();
+        let parts: Vec<_> = list.chunks(part.max(1)).map(|part| scope.spawn(|| work(part))).collect();
         let mut result = Ok(());
         for part in parts {
             let done = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -37,7 +37,8 @@ pub struct Io {
     pub count: u32,
     /// Bytes of all of them; a check has none.
     pub bytes: u64,
-    /// From the first of them ready to all handed over.
+    /// From the first of them ready to all handed over; zero where one call does both, which then counts as no submission at all, as with
+    /// fio's synchronous engines.
     pub slat: Duration,
     /// From there to the last answer.
     pub clat: Duration,
@@ -138,7 +139,9 @@ impl Stats {
 impl Way {
     fn add(&mut self, io: &Io, at: Duration) {
         let count = u64::from(io.count);
-        self.slat.add(nanos(io.slat), count);
+        if !io.slat.is_zero() {
+            self.slat.add(nanos(io.slat), count);
+        }
         self.clat.add(nanos(io.clat), count);
         self.lat.add(nanos(io.slat.saturating_add(io.clat)), count);
         let (ios, bytes) = self.close_windows(at, io);

@@ -307,7 +307,7 @@ impl<'a> Printer<'a> {
                 usage: if counts(glance) { usage } else { Usage::default() },
                 error: None,
                 eta: eta(job, glance).unwrap_or_default(),
-                datastore: serde_json::Map::new(),
+                datastore: about(job),
                 notes: &[],
             })
             .collect();
@@ -351,6 +351,15 @@ impl<'a> Printer<'a> {
             self.width = 0;
         }
     }
+}
+
+/// What a report under way says under `datastore`: what is known before the end.
+fn about(job: &Job) -> serde_json::Map<String, serde_json::Value> {
+    let mut about = serde_json::Map::new();
+    about.insert("workload".to_owned(), serde_json::json!(job.workload));
+    about.insert("ioengine".to_owned(), serde_json::json!(job.ioengine));
+    about.insert("interim".to_owned(), true.into());
+    about
 }
 
 #[cfg(test)]
@@ -409,6 +418,7 @@ mod tests {
         let shown = Shown { line: false, report_interval: Some(Duration::from_millis(1)) };
         let report = move |parts: &[Part<'_>]| {
             assert_eq!(parts.len(), 1);
+            assert_eq!(parts[0].datastore["workload"], "known-append");
             counter.fetch_add(parts[0].stats.ios[0], std::sync::atomic::Ordering::SeqCst);
         };
         let live = Live::default();

@@ -60,8 +60,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         }
         Action::Log { upid } => {
             let upid = upid.to_string();
-            let followed =
-                args.admin.with(None, async |administration| follow(administration, &upid, Interrupt::Leaves, |_| true).await)?;
+            let followed = args
+                .admin
+                .with(None, async |administration| follow(administration, &upid, Interrupt::Leaves, |_| true).await)?;
             match followed {
                 Followed::Left => Ok(ExitCode::from(130)),
                 ended @ Followed::Ended(_) => ended.check(&upid).map(|()| ExitCode::SUCCESS),

@@ -40,12 +40,36 @@ impl Disk {
         name: &str,
         ask_server: bool,
         buffer: &mut NamesBuffer,
+        each: impl FnMut(&[u8], Option<FileKind>) -> bool,
+    ) -> io::Result<()> {
+        self.names_of(parent, name, Path::new(name), ask_server, buffer, each)
+    }
+
+    /// As [`Self::names_in`] for the directory `path`, of which only the last component is looked up, in `parent`; the rest is for messages.
+    pub fn names_at(
+        &self,
+        parent: &DirFd,
+        path: &Path,
+        buffer: &mut NamesBuffer,
+        each: impl FnMut(&[u8], Option<FileKind>) -> bool,
+    ) -> io::Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        self.names_of(parent, name, path, false, buffer, each)
+    }
+
+    fn names_of(
+        &self,
+        parent: &DirFd,
+        name: &str,
+        shown: &Path,
+        ask_server: bool,
+        buffer: &mut NamesBuffer,
         mut each: impl FnMut(&[u8], Option<FileKind>) -> bool,
     ) -> io::Result<()> {
-        self.begin.op("open", Some(name.as_ref()))?;
+        self.begin.op("open", Some(shown))?;
         if let Some(parent) = parent.sim() {
             let dir = parent.open_dir(Path::new(name), true)?;
-            self.begin.op("readdir", Some(name.as_ref()))?;
+            self.begin.op("readdir", Some(shown))?;
             let (mut names, mut checks) = (0, 0);
             for (name, kind, _) in dir.entries()? {
                 checks += u64::from(each(name.as_encoded_bytes(), Some(kind)));
@@ -58,11 +82,11 @@ impl Disk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry_on_intr(|| rustix::fs::openat(parent, name, flags, Mode::empty()))?;
         if ask_server {
-            self.begin.op("fstat", Some(name.as_ref()))?;
+            self.begin.op("fstat", Some(shown))?;
             let how = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
             retry_on_intr(|| rustix::fs::statx(&dir, c"", how, StatxFlags::MTIME | StatxFlags::CTIME))?;
         }
-        self.begin.op("readdir", Some(name.as_ref()))?;
+        self.begin.op("readdir", Some(shown))?;
         let mut raw = RawDir::new(&dir, buffer.0.spare_capacity_mut());
         let (mut names, mut checks) = (0, 0);
         let told = loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::table::{find, workload_name};
 use crate::bench::job::{IoEngine, Job, SyncLevel, Workload};
+use crate::bench::log::LogOptions;
 use crate::client::restore::CHUNKS_IN_FLIGHT;
 use crate::error::{Error, Result};
 use crate::store::GcMethod;
@@ -95,6 +96,7 @@ pub struct Draft {
     pub checks: bool,
     pub garbage_percent: u8,
     pub gc_method: GcMethod,
+    pub logs: LogOptions,
 }
 
 /// fio's.
@@ -144,6 +146,7 @@ impl Default for Draft {
             checks: true,
             garbage_percent: 10,
             gc_method: GcMethod::default(),
+            logs: LogOptions::default(),
         }
     }
 }
@@ -155,6 +158,8 @@ pub struct Place {
     pub wave: usize,
     /// [`Job::group_id`].
     pub group_id: u32,
+    /// [`Job::first_run`].
+    pub first_run: u32,
 }
 
 impl Draft {
@@ -244,6 +249,8 @@ impl Draft {
             gc_method: self.gc_method,
             group_reporting: self.group_reporting,
             percentiles: self.percentiles,
+            logs: self.logs,
+            first_run: place.first_run,
         })
     }
 }

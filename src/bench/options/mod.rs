@@ -158,6 +158,7 @@ impl Reader {
             self.place.wave += 1;
             self.place.group_id += 1;
         }
+        self.place.first_run = self.jobs.last().map_or(1, |job| job.first_run.saturating_add(job.numjobs));
         self.jobs.push(draft.finish(given, self.place)?);
         Ok(())
     }

@@ -220,7 +220,8 @@ pub static OPTIONS: &[Opt] = &[
         "auto",
         "How the presence of chunks is checked: serial-std asks for the metadata of one absolute path after another, as the \
          original does; sync the same relative to an open directory; threads by a pool; uring by io_uring; auto as the daemon \
-         does by itself. serial-std is for known-append and known-finish alone",
+         does by itself. For gc and verify serial-std is the original's way: one after another, by access times, with one reader. \
+         Others than these four cannot be done so",
     ),
     opt(
         "workers",
@@ -315,9 +316,10 @@ pub static OPTIONS: &[Opt] = &[
         "sorted",
         Grammar::Switch(|s, on| s.job.sorted = Some(on)),
         "1 for known-finish, 0 for known-append",
-        "Asks for chunks in the order of their digests, not in that of an index",
+        "Asks for chunks in the order of their digests, not in that of an index; a verification by serial-std reads them in that of \
+         their inodes",
     )
-    .only(&[KnownAppend, KnownFinish]),
+    .only(&[KnownAppend, KnownFinish, Verify]),
     opt(
         "sync",
         Grammar::Word(&["none", "file", "filesystem"], |s, at| {
@@ -365,6 +367,32 @@ pub static OPTIONS: &[Opt] = &[
         "How a collection tells what is in use: by a set in memory, or by access times as the original does",
     )
     .only(&[Gc]),
+    opt(
+        "write_bw_log",
+        Grammar::Text(|s, name| s.job.logs.bw = Some(name.to_owned())),
+        "",
+        "Writes the bandwidth over time to NAME_bw.N.log, for fio2gnuplot and fiologparser.py; N is the number of the run, from 1",
+    ),
+    opt(
+        "write_iops_log",
+        Grammar::Text(|s, name| s.job.logs.iops = Some(name.to_owned())),
+        "",
+        "The same of I/Os, NAME_iops.N.log",
+    ),
+    opt(
+        "write_lat_log",
+        Grammar::Text(|s, name| s.job.logs.lat = Some(name.to_owned())),
+        "",
+        "The same of latencies in ns, NAME_slat.N.log, NAME_clat.N.log and NAME_lat.N.log",
+    ),
+    opt(
+        "log_avg_msec",
+        Grammar::Number(0, 3_600_000, |s, ms| {
+            s.job.logs.average = (ms > 0).then(|| std::time::Duration::from_millis(ms));
+        }),
+        "0",
+        "Writes one line of a log for each so many ms, instead of one for each call",
+    ),
     opt(
         "output",
         Grammar::Text(|s, text| s.run.output = Some(text.into())),

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::opened::{self, Opened};
-use super::{Ground, Stage, Told, layout, snapshots};
+use super::{Ground, Stage, Told, layout, original, snapshots};
+use crate::bench::job::IoEngine;
+use crate::bench::report::millis;
 use crate::bench::seed;
 use crate::bench::stats::{Direction, Io};
 use crate::bench::turn::Turn;
@@ -13,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::blob::BLOB_BYTES_MIN;
 use crate::jobs::gc;
+use crate::store::GcMethod;
 use crate::sync::Mutex;
 use crate::types::Digest;
 
@@ -26,7 +29,20 @@ pub struct Gc {
     bytes: u64,
     chunks: u64,
     found: bool,
-    effort: Mutex<(u64, u64)>,
+    effort: Mutex<Effort>,
+}
+
+/// What the last collection took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effort {
+    live: u64,
+    removed: u64,
+    asked: u64,
+    asked_for_size: u64,
+    touched: u64,
+    set_bytes: u64,
+    /// Of the original's way, which may be told to stop before its end.
+    serial: Option<original::Collected>,
 }
 
 impl Gc {
@@ -55,7 +71,7 @@ impl Gc {
             bytes,
             chunks: job.nrfiles,
             found,
-            effort: Mutex::new((0, 0)),
+            effort: Mutex::default(),
         })
     }
 
@@ -75,16 +91,41 @@ impl Gc {
             Err(_) if !turn.go_on() => return Ok(()),
             Err(e) => return Err(e),
         };
-        let removed = report.swept.removed_chunks;
+        let swept = &report.swept;
+        let touches = self.ground.job.gc_method == GcMethod::AccessTime;
+        let effort = Effort {
+            live: report.marked.chunks,
+            removed: swept.removed_chunks,
+            // By access times every live chunk is asked; then these questions are no sample.
+            asked: swept.stats + if touches { swept.sampled_chunks } else { 0 },
+            asked_for_size: if touches { 0 } else { swept.sampled_chunks },
+            touched: report.marked.touches,
+            set_bytes: report.marked.memory_bytes,
+            serial: None,
+        };
+        self.count(turn, effort, swept.chunks, clat);
+        Ok(())
+    }
+
+    /// The same as the original does it.
+    fn collect_serially(&self, turn: &Turn) -> Result<()> {
+        let begun = Instant::now();
+        let collected = original::collect(&self.opened.path, turn)?;
+        let original::Collected { chunks, touched, asked, removed, .. } = collected;
+        let effort = Effort { live: touched, removed, asked, touched, serial: Some(collected), ..Effort::default() };
+        self.count(turn, effort, chunks, begun.elapsed());
+        Ok(())
+    }
+
+    fn count(&self, turn: &Turn, effort: Effort, chunks: u64, clat: Duration) {
         // Hollow files free nothing, so there are no bytes.
-        for (direction, count) in [(Direction::Read, report.swept.chunks - removed), (Direction::Trim, removed)] {
+        for (direction, count) in [(Direction::Read, chunks - effort.removed), (Direction::Trim, effort.removed)] {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             if count > 0 {
                 turn.record(&Io { direction, count, bytes: 0, slat: Duration::ZERO, clat, depth: count });
             }
         }
-        *self.effort.lock() = (report.swept.stats, report.marked.touches);
-        Ok(())
+        *self.effort.lock() = effort;
     }
 }
 
@@ -98,6 +139,9 @@ impl Stage for Gc {
     }
 
     fn round(&self, turn: &Turn, _: u64) -> Result<()> {
+        if turn.job.ioengine == IoEngine::SerialStd {
+            return self.collect_serially(turn);
+        }
         self.opened.runtime.block_on(self.collect(turn))
     }
 
@@ -110,7 +154,34 @@ impl Stage for Gc {
     }
 
     fn tell(&self, told: &mut Told) {
-        let (asked, touched) = *self.effort.lock();
-        told.map.insert("gc".into(), json!({"inodes_asked": asked, "access_times_written": touched}));
+        let effort = *self.effort.lock();
+        let method = match (self.ground.job.ioengine, self.ground.job.gc_method) {
+            (IoEngine::SerialStd, _) => "original",
+            (_, GcMethod::Memory) => "memory",
+            (_, GcMethod::AccessTime) => "atime",
+        };
+        let mut told_of = json!({
+            "method": method,
+            "live_chunks": effort.live,
+            "removed_chunks": effort.removed,
+            "inodes_asked": effort.asked,
+            "inodes_asked_for_mean_size": effort.asked_for_size,
+            "access_times_written": effort.touched,
+            "inode_operations_per_live_chunk": per_live(&effort),
+            "set_bytes": effort.set_bytes,
+        });
+        if let Some(serial) = effort.serial {
+            told_of["directories_swept"] = json!(serial.directories);
+            told_of["marked_in_ms"] = json!(millis(serial.marked_in));
+            told_of["swept_in_ms"] = json!(millis(serial.swept_in));
+        }
+        told.map.insert("gc".into(), told_of);
     }
+}
+
+/// Questions and access times for each live chunk, to two places, those for the mean size apart: what was removed has had its question.
+#[expect(clippy::cast_precision_loss, reason = "a figure to be read")]
+fn per_live(effort: &Effort) -> f64 {
+    let operations = (effort.asked + effort.touched).saturating_sub(effort.removed);
+    (operations as f64 * 100.0 / effort.live.max(1) as f64).round() / 100.0
 }

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps, ftruncate, futimens, openat};
 
 use super::Ground;
-use crate::bench::scratch::in_parallel;
+use crate::bench::scratch::{in_parallel, in_parts};
 use crate::bench::seed::{Numbers, fill};
+use crate::engine::NamesBuffer;
 use crate::error::{Error, IoContext, Result};
 use crate::format::blob::{self, Compression};
 use crate::store::layout::{CHUNKS_DIR, Layout, chunk_dir_name, chunk_of_name, chunk_stat_name};
@@ -20,6 +22,15 @@ const STEP: usize = 16 << 10;
 
 /// Age that makes a chunk garbage: twice what a collection asks for.
 const OLD_SECS: i64 = 2 * 86_400;
+
+/// Directories of an existing datastore between two looks whether there are enough chunks, and those that are read at a time: as many as a slow
+/// server answers at once.
+const SAMPLED_AT_ONCE: usize = 1024;
+const SAMPLE_THREADS: usize = 64;
+
+/// How long to look for more chunks once there are so many: a few hundred appends.
+const SAMPLE_TIME: Duration = Duration::from_secs(10);
+const SAMPLE_MIN: usize = 32 << 10;
 
 /// The file with the digests of chunks whose content was hashed.
 const DIGESTS: &str = "digests";
@@ -99,29 +110,45 @@ pub fn read_digests(scratch: &Path) -> Result<Vec<Digest>> {
     Ok(bytes.chunks_exact(DIGEST_BYTES).map(|digest| Digest(digest.try_into().expect("32 bytes"))).collect())
 }
 
-/// At most `nrfiles` chunks of an existing datastore: those of whole directories, which the seed chooses.
+/// At most `nrfiles` chunks of an existing datastore: those of whole directories, which the seed chooses. Directories are read many at a time, only
+/// until that many are found, and where that takes long, only until there are some.
 pub fn sample(ground: &Ground, store: &Path) -> Result<Vec<Digest>> {
     let job = &ground.job;
     let mut numbers = Numbers::new(job.randseed, 0);
     let mut prefixes: Vec<u16> = (0..=u16::MAX).collect();
     numbers.shuffle(&mut prefixes);
     let wanted = usize::try_from(job.nrfiles).unwrap_or(usize::MAX);
+    let chunks = store.join(CHUNKS_DIR);
+    let context = || format!("cannot read {chunks:?}");
+    let top = ground.disk.open_dir(&chunks).io_context(context)?;
     let mut found: Vec<Digest> = Vec::new();
-    for prefix in prefixes {
+    let begun = Instant::now();
+    for wave in prefixes.chunks(SAMPLED_AT_ONCE) {
         ground.go_on()?;
-        if found.len() >= wanted {
+        if found.len() >= wanted || found.len() >= SAMPLE_MIN && begun.elapsed() > SAMPLE_TIME {
             break;
         }
-        let dir = store.join(CHUNKS_DIR).join(chunk_dir_name(prefix));
-        let entries = match std::fs::read_dir(&dir) {
-            // Made when the first chunk wants to go there.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            entries => entries.io_context(|| format!("cannot read {dir:?}"))?,
-        };
-        for entry in entries {
-            let name = entry.io_context(|| format!("cannot read {dir:?}"))?.file_name();
-            found.extend(name.to_str().and_then(chunk_of_name));
-        }
+        let listed = Mutex::new(vec![Vec::new(); wave.len()]);
+        let places: Vec<(usize, u16)> = wave.iter().copied().enumerate().collect();
+        in_parts(&places, wave.len().div_ceil(SAMPLE_THREADS), |part| {
+            let mut buffer = NamesBuffer::default();
+            for (place, prefix) in part {
+                let mut names = Vec::new();
+                let each = |name: &[u8], _| {
+                    names.extend(std::str::from_utf8(name).ok().and_then(chunk_of_name));
+                    false
+                };
+                match ground.disk.names_in(&top, &chunk_dir_name(*prefix), false, &mut buffer, each) {
+                    // Made when the first chunk wants to go there.
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    read => read.io_context(|| format!("cannot read {prefix:04x} in {chunks:?}"))?,
+                }
+                listed.lock()[*place] = names;
+            }
+            Ok::<_, Error>(())
+        })?;
+        // In the order of the seed, whoever was first.
+        found.extend(listed.into_inner().into_iter().flatten());
     }
     found.truncate(wanted);
     if found.is_empty() {

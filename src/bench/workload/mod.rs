@@ -18,6 +18,7 @@ mod gc;
 mod known;
 mod layout;
 mod opened;
+mod original;
 mod restore;
 mod seed_table;
 mod serial;
@@ -125,10 +126,16 @@ pub fn check(job: &Job) -> Result<()> {
              daemon of its own); known-append, known-finish and chunk-read can be run",
         );
     }
-    if job.ioengine == IoEngine::SerialStd && !only_checks {
+    let maintains = matches!(job.workload, Workload::Gc | Workload::Verify);
+    if job.ioengine == IoEngine::SerialStd && !only_checks && !maintains {
         return refuse(
-            "ioengine serial-std makes presence checks only, for known-append and known-finish; \
+            "ioengine serial-std is for known-append, known-finish, gc and verify; \
              for backups it is the third column of unchanged",
+        );
+    }
+    if job.sorted && job.workload == Workload::Verify && job.ioengine != IoEngine::SerialStd {
+        return refuse(
+            "sorted is how serial-std reads the chunks of a verification; the other engines decide by themselves",
         );
     }
     if job.size == 0 && whole_daemon {

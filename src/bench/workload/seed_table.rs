@@ -105,7 +105,7 @@ impl SeedTable {
         let (what, archive, path) = &self.sources[source];
         let served = turn.aside(|| Served::start(&self.ground, served::switches(checks == Checks::On)))?;
         if self.ground.job.cold {
-            turn.aside(cold::drop_caches)?;
+            turn.aside(|| cold::drop_caches([&*self.ground.job.directory]))?;
         }
         let original = Original::new(Layout::new(self.ground.scratch()?.store()), self.compute.clone());
         let observer = match checks {

@@ -11,9 +11,9 @@ use super::Sim;
 use super::effect::{Effect, PAGE_BYTES, pages};
 use super::operations::{Entry, Open};
 use super::tree::Ino;
+use crate::engine::disk::{LockMode, SyncScope};
 use crate::engine::stat::{FileStat, StatName, StatResult};
 use crate::engine::{FileKind, FileMeta};
-use crate::engine::disk::{LockMode, SyncScope};
 
 /// What a descriptor is on a real disk. Its lock ends with it.
 #[derive(Debug)]

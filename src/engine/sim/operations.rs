@@ -76,7 +76,9 @@ impl Sim {
     pub(in crate::engine) fn read_dir(&self, start: Ino, path: &Path) -> io::Result<Vec<Entry>> {
         self.operate(false, |state| {
             let ino = state.dir(start, path, LastLink::Follow)?;
-            let Some(Body::Dir(entries)) = state.now.get(ino).map(|inode| &inode.body) else { return Err(Errno::NOTDIR) };
+            let Some(Body::Dir(entries)) = state.now.get(ino).map(|inode| &inode.body) else {
+                return Err(Errno::NOTDIR);
+            };
             let mut all: Vec<Entry> = Vec::with_capacity(entries.len());
             for (name, ino) in entries {
                 let inode = state.now.get(*ino).ok_or(Errno::IO)?;

@@ -282,5 +282,11 @@ fn locks_exclude_handles_and_end_with_them() {
     assert!(c.try_flock(LockMode::Shared).is_err());
     a.release_flock().unwrap();
     c.try_flock(LockMode::Exclusive).unwrap();
-    assert!(Disk::simulated(&sim.crash(Survival::Everything, 0), None).open_dir(Path::new("/d")).unwrap().try_flock(LockMode::Exclusive).is_ok());
+    assert!(
+        Disk::simulated(&sim.crash(Survival::Everything, 0), None)
+            .open_dir(Path::new("/d"))
+            .unwrap()
+            .try_flock(LockMode::Exclusive)
+            .is_ok()
+    );
 }

@@ -34,7 +34,10 @@ pub(super) struct Inode {
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     /// Bytes up to `size`; those that nobody wrote are zero. What lies behind `size` cannot be read.
-    File { bytes: Vec<u8>, size: u64 },
+    File {
+        bytes: Vec<u8>,
+        size: u64,
+    },
     Dir(BTreeMap<OsString, Ino>),
     Link(PathBuf),
     Fifo,

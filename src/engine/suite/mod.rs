@@ -13,7 +13,12 @@ use crate::error::Kind;
 
 /// Every engine that this machine can run, its name first. Says which one is left out, and why.
 fn engines() -> Vec<(&'static str, Engine)> {
-    let all = [("auto", EngineChoice::Auto), ("threads", EngineChoice::Threads), ("sync", EngineChoice::Sync)];
+    let all = [
+        ("auto", EngineChoice::Auto),
+        ("uring", EngineChoice::Uring),
+        ("threads", EngineChoice::Threads),
+        ("sync", EngineChoice::Sync),
+    ];
     let start = |(name, choice)| match Engine::start("suite", &EngineConfig { choice, workers: 16, io_threads: 4 }) {
         Ok(engine) => Some((name, engine)),
         Err(e) if choice == EngineChoice::Uring => {

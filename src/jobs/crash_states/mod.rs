@@ -176,15 +176,19 @@ fn csum(chunks: &[u8]) -> Digest {
 
 /// Opens what a crash left and holds it against what was promised at that moment. `is_kept` says whether anything was promised at all:
 /// without syncs, a power cut may cost what it likes, but no manifest may lie.
-async fn check(sim: &Sim, moment: &Moment, promises: &Promises, world: &World, survival: Survival) -> Result<(), String> {
+async fn check(
+    sim: &Sim,
+    moment: &Moment,
+    promises: &Promises,
+    world: &World,
+    survival: Survival,
+) -> Result<(), String> {
     let after = World::open(sim, world.level, world.clock.now().0 + 60, &world.tasks).await;
     let after = after.map_err(|e| format!("I6: the datastore does not open: {e}"))?;
     let is_safe = world.level != SyncLevel::None || survival == Survival::Everything;
     let listed = after.store.groups(&root()).await.map_err(|e| format!("I6: no listing: {e}"))?;
-    let there: BTreeMap<String, bool> = listed
-        .iter()
-        .flat_map(|group| group.snapshots.iter().map(|s| (s.snapshot.to_string(), s.finished)))
-        .collect();
+    let there: BTreeMap<String, bool> =
+        listed.iter().flat_map(|group| group.snapshots.iter().map(|s| (s.snapshot.to_string(), s.finished))).collect();
     let due = |at: &u64| *at <= moment.changes;
     for (shown, (_, at)) in promises.finished.iter().filter(|(_, (_, at))| is_safe && due(at)) {
         let is_given_up = promises.given_up.get(shown).is_some_and(due);
@@ -266,4 +270,3 @@ struct Found {
     seed: u64,
     why: String,
 }
-

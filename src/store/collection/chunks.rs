@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Pass, Run, Shared};
 use crate::clock::EpochSecs;
-use crate::engine::{Class, Disk, FileKind, FileStat, StatBatch};
+use crate::engine::{Class, Disk, FileKind, FileStat, NamesBuffer, StatBatch};
 use crate::error::Result;
 use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
@@ -204,14 +204,7 @@ fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
 }
 
 fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) -> Result<DirListing> {
-    let dir = shared.run.store.layout.chunk_dir(prefix);
-    let entries = match disk.read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        entries => entries.map_err(|e| failed("unable to list", &dir, e))?,
-    };
-    let belongs = |name: &ChunkName| name.digest.prefix() == prefix;
-    let named = entries.iter().filter_map(|e| Some((ChunkName::parse(&e.name).filter(belongs)?, e.kind)));
-    let named: Vec<(ChunkName, FileKind)> = named.collect();
+    let named: Vec<(ChunkName, FileKind)> = names(disk, shared, prefix)?;
     let there: HashSet<Digest> = named.iter().filter(|(n, _)| n.bad.is_none()).map(|(n, _)| n.digest).collect();
     let mut listing = DirListing::default();
     let mut sample = match remains {
@@ -236,6 +229,35 @@ fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) -> Result<D
     }
     listing.unmet = live.unmet_count(prefix);
     Ok(listing)
+}
+
+/// The files of a chunk directory that have a chunk's name, asked relative to the open `.chunks`: nearly all directories of a small datastore are
+/// empty, and on a network file system each component of a path is a request of its own.
+fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Vec<(ChunkName, FileKind)>> {
+    let store = &shared.run.store;
+    let mut names: Vec<(ChunkName, Option<FileKind>)> = Vec::new();
+    let each = |name: &[u8], kind| {
+        let name = std::str::from_utf8(name).ok().and_then(ChunkName::parse);
+        names.extend(name.filter(|name| name.digest.prefix() == prefix).map(|name| (name, kind)));
+        false
+    };
+    let (parent, mut buffer) = (store.checker.chunks_dir(), NamesBuffer::default());
+    // A cached listing of a server's would do no harm: a chunk that it lacks stays, or is asked for before anybody is told that it is missing.
+    let dir = store.layout.chunk_dir(prefix);
+    match disk.names_at(&parent, &dir, &mut buffer, each) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        read => read.map_err(|e| failed("unable to list", &dir, e))?,
+    }
+    let mut known = Vec::with_capacity(names.len());
+    for (name, kind) in names {
+        let path = name.path(&store.layout);
+        // Some file systems do not say.
+        match kind.map_or_else(|| lstat(disk, &path).map(|stat| stat.kind), Ok) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            kind => known.push((name, kind.map_err(|e| failed("unable to stat", &path, e))?)),
+        }
+    }
+    Ok(known)
 }
 
 fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat> {
