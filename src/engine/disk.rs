@@ -627,7 +627,7 @@ impl DiskFile {
     pub fn try_flock(&self, mode: LockMode) -> io::Result<()> {
         self.begin.op("flock", None)?;
         match &self.file {
-            Place::Kernel(file) => try_flock(&file, mode),
+            Place::Kernel(file) => try_flock(file, mode),
             Place::Sim(file) => file.try_flock(mode),
         }
     }
