@@ -1,4 +1,5 @@
 //! Runs that are cut off, and those that go on with them.
+#![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the store's back")]
 
 use super::*;
 
@@ -66,7 +67,7 @@ async fn a_verification_that_was_cut_off_reads_nothing_twice() {
     // 400 and 200 were opened before; the last few of each were not judged yet.
     let opened = world.watcher.chunks_opened().len();
     assert!((712 - 600..=712 - 600 + 2 * 40).contains(&opened), "{opened}");
-    assert_eq!(journals(&world), [PathBuf::new(); 0]);
+    assert_eq!(journals(&world).len(), 0);
 
     // It has come to its end: the next one reads all there is.
     let started = start(&world, Filter::NONE).await;
