@@ -98,19 +98,20 @@ fn sweep(path: &Path, min_atime: i64, collected: &mut Collected) -> std::result:
         Err(Errno::NOENT) => return Ok(()),
         dir => dir?,
     };
-    for entry in Dir::read_from(&dir)? {
+    let mut dir = Dir::new(dir)?;
+    while let Some(entry) = dir.read() {
         let entry = entry?;
         if entry.file_name().to_str().ok().and_then(chunk_of_name).is_none() {
             continue;
         }
-        let stat = rustix::fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = rustix::fs::statat(dir.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
         collected.asked += 1;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             continue;
         }
         collected.chunks += 1;
         if stat.st_atime < min_atime {
-            rustix::fs::unlinkat(&dir, entry.file_name(), AtFlags::empty())?;
+            rustix::fs::unlinkat(dir.fd()?, entry.file_name(), AtFlags::empty())?;
             collected.removed += 1;
         }
     }
