@@ -632,7 +632,7 @@ impl DiskFile {
         }
     }
 
-    /// Gives up a `flock(2)` at once, see [`release_flock`].
+    /// Gives up a `flock(2)` at once. Closing the file does so too, but only when a child process that is just being started does not have a copy of it.
     pub fn release_flock(&self) -> io::Result<()> {
         match &self.file {
             Place::Kernel(file) => release_flock(file),

@@ -6,8 +6,8 @@
 //! crash: durable and some of pending, chosen by a seed ─▶ the next disk
 //! ```
 //!
-//! An operation is checked against `now` and turns into effects ([`effect`]): names, lengths, pages of 4 KiB, each of which reaches the disk by
-//! itself unless a sync says otherwise. Whatever a file system may do to what nobody synced, [`crash`] does: data without length,
+//! An operation is checked against `now` and turns into effects (`effect.rs`): names, lengths, pages of 4 KiB, each of which reaches the disk by
+//! itself unless a sync says otherwise. Whatever a file system may do to what nobody synced, `crash.rs` does: data without length,
 //! a rename without data, a name without its inode, half a write. Everything follows from what was asked and from the seed.
 
 mod crash;
