@@ -187,7 +187,11 @@ async fn work(administration: &Administration, calls: Vec<Call>, shown: Shown) -
     }
     let Some(upid) = answers.last().map(plain) else { return Ok(answers) };
     match shown {
-        Shown::Task => follow(administration, &upid, Interrupt::Leaves, |_| true).await?.check(&upid)?,
+        Shown::Task => {
+            // Without a daemon nobody would go on with it.
+            let interrupt = if administration.is_alone() { Interrupt::Stops } else { Interrupt::Leaves };
+            follow(administration, &upid, interrupt, |_| true).await?.check(&upid)?;
+        }
         // The list of a report is its own answer.
         Shown::Report => {
             let is_no_item = |line: &str| !line.contains(": \t");

@@ -51,7 +51,9 @@ impl Followed {
         match self {
             Self::Ended(text) if text == "OK" || text.starts_with("WARNINGS") => Ok(()),
             Self::Ended(text) => Err(Error::invalid(format!("the task {upid} failed: {text}"))),
-            Self::Left => Err(Error::invalid(format!("nobody waited for the end of the task {upid}"))),
+            Self::Left => Err(Error::invalid(format!(
+                "the task {upid} goes on in the server: `ringvault task log` shows how far it is"
+            ))),
         }
     }
 }

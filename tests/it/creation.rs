@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -71,12 +71,20 @@ fn begun(mut command: Command, base: &Path) -> Child {
     child
 }
 
-/// The same, ended by a signal.
-fn interrupted(command: Command, base: &Path, signal: Signal) {
+/// The same, ended by a signal; how it ended, and what it said.
+fn ended_by(command: Command, base: &Path, signal: Signal) -> (ExitStatus, String) {
     let mut child = begun(command, base);
     kill_process(Pid::from_child(&child), signal).expect("a signal");
     let status = child.wait().expect("its end");
-    assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+    let mut said = String::new();
+    child.stderr.take().expect("its errors").read_to_string(&mut said).expect("text");
+    (status, said)
+}
+
+/// The same for a command that the signal ends at once.
+fn interrupted(command: Command, base: &Path, signal: Signal) {
+    let (status, said) = ended_by(command, base, signal);
+    assert_eq!(status.signal(), Some(signal.as_raw()), "{status}: {said}");
 }
 
 fn check(base: &Path) -> Command {
@@ -156,8 +164,15 @@ fn a_create_without_a_daemon_that_is_cut_off_is_completed_by_the_next() {
     let create = || alone(&["create", "second", text(&base)]);
     let before = config();
     for signal in SIGNALS {
-        interrupted(create(), &base, signal);
-        is_half_made(&base);
+        if signal == Signal::KILL {
+            interrupted(create(), &base, signal);
+            is_half_made(&base);
+        } else {
+            // It stops the work, and nothing of it is left.
+            let (status, said) = ended_by(create(), &base, signal);
+            assert!(status.code() == Some(1) && said.contains("stopping the task"), "{status}: {said}");
+            assert!(!base.exists(), "{said}");
+        }
         assert_eq!(config(), before);
         assert!(!said(alone(&["list"])).contains("second"));
     }
@@ -201,7 +216,12 @@ async fn a_create_by_a_daemon_goes_on_when_its_command_is_cut_off_and_is_complet
         let name = format!("signal-{}", signal.as_raw());
         let base = folder.path().join(&name);
         let create = || by_daemon(&["create", &name, text(&base)]);
-        interrupted(create(), &base, signal);
+        if signal == Signal::KILL {
+            interrupted(create(), &base, signal);
+        } else {
+            let (status, said) = ended_by(create(), &base, signal);
+            assert!(status.code() == Some(1) && said.contains("goes on in the server"), "{status}: {said}");
+        }
         // At once: it is being made, or is made by now.
         let at_once = refused(create());
         assert!(at_once.contains("is being made by another command") || at_once.contains("already"), "{at_once}");
