@@ -69,7 +69,7 @@ fn main() {
     if let Ok(limit) = std::env::var("BENCH_LIMIT") {
         assert!(Command::new("sh").args(["-c", &limit]).status().is_ok_and(|status| status.success()), "{limit}");
     }
-    let (rounds, secs) = (number("BENCH_ROUNDS", 3), number("BENCH_SECS", 20));
+    let (rounds, secs) = (support::number("BENCH_ROUNDS", 3), support::number("BENCH_SECS", 20));
     let mut seen: [Seen; 3] = Default::default();
     for round in 0..rounds {
         for (turn, seen) in seen.iter_mut().enumerate() {
@@ -83,14 +83,10 @@ fn main() {
     world.store.engine().shutdown();
 }
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
-}
-
 /// A datastore with chunks that a snapshot names, and others.
 async fn make(folder: &Path) -> World {
     let base = folder.join("store");
-    let (count, bytes) = (number("BENCH_CHUNKS", 20_000), number("BENCH_BYTES", 16_384));
+    let (count, bytes) = (support::number("BENCH_CHUNKS", 20_000), support::number("BENCH_BYTES", 16_384));
     let mut config = DatastoreConfig::new("bench".parse().unwrap(), &base);
     config.sync_level = SyncLevel::None;
     // The directories are made with their chunks: few have more than one, so an append meets cold ones for long.
@@ -171,7 +167,7 @@ async fn run(world: &Arc<World>, turn: usize, round: usize, lasts: Duration, see
         let collect = tokio::spawn(collect(Arc::clone(world), stopped.clone()));
         (collect, tokio::spawn(verify(Arc::clone(world), stopped)))
     });
-    let (until, batch) = (Instant::now() + lasts, number("BENCH_BATCH", 128));
+    let (until, batch) = (Instant::now() + lasts, support::number("BENCH_BATCH", 128));
     let mut appends = 0;
     // The same order of chunks in all turns of a round.
     let mut at = (round * 7919) % world.digests.len();
@@ -239,7 +235,7 @@ async fn verify(world: Arc<World>, mut stopped: tokio::sync::watch::Receiver<boo
 }
 
 fn tell(world: &World, seen: &[Seen; 3], rounds: usize, secs: usize) {
-    let batch = number("BENCH_BATCH", 128);
+    let batch = support::number("BENCH_BATCH", 128);
     println!("{} chunks, appends of {batch}, {rounds} rounds of {secs} s each\n", world.digests.len());
     println!("| turn | appends | p50 ms | p99 ms | slowest ms | work of jobs a second | jobs waited s |");
     println!("|---|---|---|---|---|---|---|");

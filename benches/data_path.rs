@@ -84,7 +84,7 @@ fn main() {
     if !support::asked_for() {
         return;
     }
-    let mib: usize = std::env::var("BENCH_MIB").ok().and_then(|v| v.parse().ok()).unwrap_or(4096);
+    let mib = support::number("BENCH_MIB", 4096);
     let chunks = mib * (1 << 20) / CHUNK;
     let folder = support::folder();
     println!("ms of processor time per GiB of the image: median (least–most) of {ROUNDS}\n");

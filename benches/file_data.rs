@@ -5,6 +5,7 @@
 //! Both are asked from a tokio runtime, as the daemon asks: the pool by `Engine::run`, the ring by a channel to the
 //! thread that owns it.
 
+#[allow(dead_code, reason = "shared with other benchmarks, of which this needs a part")]
 mod support;
 
 use std::future::Future;

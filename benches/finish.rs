@@ -5,6 +5,7 @@
 //! `BENCH_EACH` how many of them a directory holds (15, as of a million chunks in all 65,536); `BENCH_SAMPLE` asks for the chunks of each
 //! n-th directory only (1); `BENCH_CELLS` says which cells (`warm,cold,slow`).
 
+#[allow(dead_code, reason = "shared with other benchmarks, of which this needs a part")]
 mod support;
 
 #[path = "../tests/it/support/slowfs.rs"]
@@ -21,7 +22,7 @@ use ringvault::engine::{Class, Engine, EngineConfig};
 use ringvault::store::{Datastore, DatastoreConfig, Freshness};
 use ringvault::types::Digest;
 use slowfs::{Behaviour, SlowFs};
-use support::{Series, drop_caches, measure};
+use support::{Series, drop_caches, measure, number};
 
 /// Chunks of the cell in which each request waits: enough for all directories in flight several times, and a minute for the serial loop.
 const SLOW_CHUNKS: usize = 6000;
@@ -73,10 +74,6 @@ fn main() {
             Err(e) => println!("| 2 ms per request | not measured: {e} | | | |"),
         }
     }
-}
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
 /// Chunk files of the twelve bytes of a header, in an order that has nothing to do with their names.

@@ -224,7 +224,7 @@ fn main() {
     if !support::asked_for() {
         return;
     }
-    let each = std::env::var("BENCH_SNAPSHOTS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let each = support::number("BENCH_SNAPSHOTS", 40);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let stores = std::env::var("BENCH_STORES").unwrap_or_else(|_| "memory,slow,disk".to_owned());

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench stat_batch`. Root for the cold and the slow cells; `BENCH_DIR` says where.
 
+#[allow(dead_code, reason = "shared with other benchmarks, of which this needs a part")]
 mod support;
 
 #[path = "../tests/it/support/slowfs.rs"]

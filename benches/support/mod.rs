@@ -17,6 +17,11 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(base).expect("a folder to work in")
 }
 
+/// The number that an environment variable gives.
+pub fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
 /// Processor time of all threads of this process, the kernel's io_uring workers among them.
 pub fn cpu_time() -> Duration {
     let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

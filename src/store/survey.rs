@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::Datastore;
 use super::check::CHECK_BATCH_MAX;
+use super::collection::ChunkName;
 use super::datastore::Inner;
 use super::explain::failed;
-use super::layout::{Layout, chunk_of_name, chunk_stat_name};
+use super::layout::{Layout, chunk_stat_name};
 use super::presence::{MissingReason, Presence, classify};
 use super::snapshot::{GroupFilter, SnapshotDir};
 use super::tree;
@@ -114,7 +115,10 @@ impl Datastore {
             };
             let mut found: Vec<SetAside> = entries
                 .into_iter()
-                .filter_map(|entry| Some(SetAside { digest: set_aside_of(&entry.name)?, file_name: entry.name }))
+                .filter_map(|entry| match ChunkName::parse(&entry.name)? {
+                    ChunkName { digest, bad: Some(_) } => Some(SetAside { digest, file_name: entry.name }),
+                    _ => None,
+                })
                 .collect();
             found.sort();
             Ok(found)
@@ -137,12 +141,6 @@ fn indexed(disk: &Disk, layout: &Layout, ns: &Namespace, group: Group) -> Result
     Ok(found)
 }
 
-/// The chunk that a file was, if its name is `DIGEST.N.bad`.
-fn set_aside_of(name: &str) -> Option<Digest> {
-    let (digest, number) = name.strip_suffix(".bad")?.split_once('.')?;
-    (number.len() == 1 && number.as_bytes()[0].is_ascii_digit()).then(|| chunk_of_name(digest))?
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::check::Freshness;
@@ -150,15 +148,6 @@ mod tests {
     use super::super::taken::Taken;
     use super::super::test_support::*;
     use super::*;
-
-    #[test]
-    fn names_of_what_was_set_aside() {
-        let digest = Digest::of(b"x");
-        assert_eq!(set_aside_of(&bad_chunk_name(&digest, 9)), Some(digest));
-        for name in [format!("{digest}"), format!("{digest}.bad"), format!("{digest}.10.bad"), "x.0.bad".into()] {
-            assert_eq!(set_aside_of(&name), None, "{name}");
-        }
-    }
 
     #[tokio::test]
     async fn lengths_holes_and_what_was_set_aside_are_told() {

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::replace::replace;
 use crate::clock::EpochSecs;
-use crate::engine::{Disk, SyncScope};
+use crate::engine::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::types::{DatastoreName, Upid};
 
@@ -105,7 +106,7 @@ impl Histories {
     }
 
     fn path(&self, store: &DatastoreName) -> PathBuf {
-        self.dir.join(format!("{store}.jsonl"))
+        self.dir.join(file_name(store))
     }
 
     /// Adds a run. Not durable by itself: after a power cut the last ones may be missing.
@@ -156,15 +157,7 @@ impl Histories {
     fn shorten(&mut self, store: &DatastoreName) -> Result<()> {
         let runs = self.list(store)?;
         let text = runs.iter().map(|run| Ok(as_line(run)? + "\n")).collect::<Result<String>>()?;
-        let (path, new) = (self.path(store), self.dir.join(format!("{store}.tmp")));
-        let replace = || -> io::Result<()> {
-            let file = self.disk.open_or_create(&new, 0o644)?;
-            file.set_len(0)?;
-            file.write_all_at(text.as_bytes(), 0)?;
-            file.sync(SyncScope::All)?;
-            self.disk.rename(&new, &path)
-        };
-        let replaced = replace().io_context(|| format!("write {path:?}"));
+        let replaced = replace(&self.disk, &self.dir, &file_name(store), &text, true);
         let known = self.known.entry(store.clone()).or_default();
         known.lines.clear();
         // Counted from here also if it failed: then it is tried again after as many more.
@@ -182,6 +175,10 @@ impl Histories {
         let runs = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
         Ok((runs, bytes.last().is_some_and(|byte| *byte != b'\n')))
     }
+}
+
+fn file_name(store: &DatastoreName) -> String {
+    format!("{store}.jsonl")
 }
 
 fn as_line(run: &Run) -> Result<String> {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::book::Book;
 use super::entry::{self, TaskStatus, archive_line, log_dir, log_name, message_of, split_archive_line};
+use super::replace::replace;
 use crate::clock::Clock;
-use crate::engine::{Disk, DiskFile, SyncScope};
+use crate::engine::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::types::Upid;
 
@@ -65,7 +66,7 @@ impl Lists {
     pub(super) fn write_active(&self, mut upids: Vec<&String>) -> Result<()> {
         upids.sort();
         let text: String = upids.into_iter().map(|upid| format!("{upid}\n")).collect();
-        self.replace("active", &text, false)
+        replace(&self.disk, &self.dir, "active", &text, false)
     }
 
     /// Adds a task that has ended, to the file and to the book.
@@ -100,7 +101,7 @@ impl Lists {
         let text: String = self.book.ended_lines().iter().map(|line| format!("{line}\n")).collect();
         // Tried again after another thousand, if it fails.
         self.stale_lines = 0;
-        if let Err(error) = self.replace("archive", &text, true) {
+        if let Err(error) = replace(&self.disk, &self.dir, "archive", &text, true) {
             tracing::error!(%error, "the list of ended tasks could not be made shorter");
         }
     }
@@ -122,18 +123,6 @@ impl Lists {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Puts a file in the place of another; `durable` if the old one's content could not be found again.
-    fn replace(&self, name: &str, text: &str, durable: bool) -> Result<()> {
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.tmp")));
-        let file = self.disk.open_or_create(&new, 0o644).io_context(|| format!("create {new:?}"))?;
-        let sync = |file: &DiskFile| if durable { file.sync(SyncScope::All) } else { Ok(()) };
-        file.set_len(0)
-            .and_then(|()| file.write_all_at(text.as_bytes(), 0))
-            .and_then(|()| sync(&file))
-            .and_then(|()| self.disk.rename(&new, &path))
-            .io_context(|| format!("write {path:?}"))
     }
 
     /// The end of the archive, without a line that a crash cut off: its task is still among the active ones.

@@ -21,6 +21,7 @@ mod line_index;
 mod lists;
 mod log_reader;
 mod registry;
+mod replace;
 mod writer;
 
 pub use book::{Listed, Walk};

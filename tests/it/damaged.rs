@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, STORE, Setup, temp_dir};
-use crate::support::golden;
+use crate::support::golden::Damage;
 use crate::support::upload::{self, Backup, Place, ask_backup, ask_reader, chunk_path, rest};
 
 /// What we answer where the recorded server answered otherwise: mutation, step, status (or whether the chunk is good after
@@ -65,20 +64,14 @@ async fn damaged_blobs_owners_and_strays() {
 }
 
 async fn play(which: impl Fn(&str) -> bool) {
-    if golden::is_absent() {
-        return;
-    }
-    let folder = temp_dir();
-    let pristine = folder.path().join("pristine");
-    golden::unpack_datastore(&pristine);
-    let all = golden::json("damaged/damaged.json");
+    let Some(damage) = Damage::unpack() else { return };
     let mut faults = Vec::new();
     let mut count = 0;
-    for mutation in all["mutations"].as_array().expect("mutations") {
+    for mutation in &damage.mutations {
         let id = mutation["id"].as_str().expect("an id");
         if which(id) {
             count += 1;
-            faults.extend(one(&pristine, mutation).await.into_iter().map(|f| format!("{id}: {f}")));
+            faults.extend(one(&damage, mutation).await.into_iter().map(|f| format!("{id}: {f}")));
         }
     }
     assert!(count > 0);
@@ -86,16 +79,14 @@ async fn play(which: impl Fn(&str) -> bool) {
 }
 
 /// Plays one mutation; what is not as wanted.
-async fn one(pristine: &Path, mutation: &Value) -> Vec<String> {
+async fn one(damage: &Damage, mutation: &Value) -> Vec<String> {
     let folder = temp_dir();
     let store = folder.path().join("damaged");
-    let copied = Command::new("cp").arg("-a").arg(pristine).arg(&store).status().expect("run cp");
-    assert!(copied.success());
-    golden::apply(&store, &mutation["operations"]);
+    damage.copy(mutation, &store);
     // Append and finish checks are what is recorded against; the preflight has stories of its own.
     let setup = Setup { store: Some(store), is_checked: false, checks: [true, true, false], ..Setup::default() };
     let daemon = Daemon::with(setup);
-    let results = steps(&daemon, pristine, mutation).await;
+    let results = steps(&daemon, &damage.pristine(), mutation).await;
     daemon.idle().await;
     let mut faults = judge(mutation, &results);
     faults.extend(no_lock_is_left(&daemon, mutation).await);

@@ -1,7 +1,6 @@
 //! What is found to be missing or bad is known everywhere: in the list, in the metrics, to the next backup, to other groups; and two commands
 //! explain it.
 
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use ringvault::types::Namespace;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, STORE, Setup, temp_dir};
-use crate::support::golden;
+use crate::support::golden::Damage;
 use crate::support::upload::{self, Backup, Chunk, FIXED_CHUNK_BYTES, Place, ask_backup, rest};
 use crate::support::wire::{Conn, PATIENCE};
 
@@ -320,11 +319,10 @@ const HOLES: &[&str] = &[
 ];
 
 /// What is wrong with what the two reports say of one damaged datastore.
-async fn one(pristine: &Path, mutation: &Value) -> Option<String> {
+async fn one(damage: &Damage, mutation: &Value) -> Option<String> {
     let folder = temp_dir();
     let base = folder.path().join("damaged");
-    assert!(Command::new("cp").arg("-a").arg(pristine).arg(&base).status().expect("run cp").success());
-    golden::apply(&base, &mutation["operations"]);
+    damage.copy(mutation, &base);
     let id = mutation["id"].as_str().expect("an id");
     let engine = Engine::start("inspect", &EngineConfig::default()).expect("an engine");
     let config = DatastoreConfig::new("damaged".parse().expect("a name"), &base);
@@ -362,16 +360,10 @@ async fn one(pristine: &Path, mutation: &Value) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_damage_that_no_chunk_has_to_be_read_for_is_told() {
-    if golden::is_absent() {
-        return;
-    }
-    let folder = temp_dir();
-    let pristine = folder.path().join("pristine");
-    golden::unpack_datastore(&pristine);
-    let all = golden::json("damaged/damaged.json");
+    let Some(damage) = Damage::unpack() else { return };
     let mut faults = Vec::new();
-    for mutation in all["mutations"].as_array().expect("mutations") {
-        faults.extend(one(&pristine, mutation).await);
+    for mutation in &damage.mutations {
+        faults.extend(one(&damage, mutation).await);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -1,7 +1,6 @@
 //! Verification: what the recorded server found in damaged data is found, and a flipped bit is found, told, healed and seen to be healed.
 
 use std::path::Path;
-use std::process::Command;
 
 use ringvault::clock::Clock;
 use ringvault::engine::{ComputePool, Engine, EngineConfig};
@@ -12,7 +11,7 @@ use ringvault::types::{Namespace, Snapshot};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, STORE, Setup, temp_dir};
-use crate::support::golden;
+use crate::support::golden::{self, Damage};
 use crate::support::upload::{self, Backup, Chunk, FIXED_CHUNK_BYTES, Place, rest};
 
 /// Where our log differs from the recorded one: mutation, the recorded line (its beginning), ours.
@@ -207,12 +206,11 @@ fn comparable(log: &[String], base: &str) -> Vec<String> {
 }
 
 /// What is wrong with how one mutation was verified.
-async fn one(pristine: &Path, mutation: &Value) -> Vec<String> {
+async fn one(damage: &Damage, mutation: &Value) -> Vec<String> {
     let recorded = &mutation["pbs_3.2.4"]["verify"];
     let folder = temp_dir();
     let base = folder.path().join("damaged");
-    assert!(Command::new("cp").arg("-a").arg(pristine).arg(&base).status().expect("run cp").success());
-    golden::apply(&base, &mutation["operations"]);
+    damage.copy(mutation, &base);
     let id = mutation["id"].as_str().expect("an id");
     let target: Snapshot = mutation["target_snapshot"].as_str().expect("a snapshot").parse().expect("a snapshot");
     let done = verify(&base, "damaged", Scope::Snapshot(Namespace::root(), target)).await;
@@ -272,18 +270,12 @@ async fn one(pristine: &Path, mutation: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_recorded_damage_is_found_and_named_as_it_was_by_the_recorded_server() {
-    if golden::is_absent() {
-        return;
-    }
-    let folder = temp_dir();
-    let pristine = folder.path().join("pristine");
-    golden::unpack_datastore(&pristine);
-    let all = golden::json("damaged/damaged.json");
+    let Some(damage) = Damage::unpack() else { return };
     let (mut faults, mut count) = (Vec::new(), 0);
-    for mutation in all["mutations"].as_array().expect("mutations") {
+    for mutation in &damage.mutations {
         if mutation["pbs_3.2.4"]["verify"].is_object() {
             count += 1;
-            faults.extend(one(&pristine, mutation).await);
+            faults.extend(one(&damage, mutation).await);
         }
     }
     assert_eq!((count, FOUND.len() + RIGHT.len()), (53, 53), "every mutation was verified");

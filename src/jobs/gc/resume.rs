@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::report::Swept;
-use super::run::DIRS;
 use super::sweep::SIZE_SAMPLE_CHUNKS;
 use crate::clock::EpochSecs;
 use crate::error::Result;
+use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
 use crate::store::{Collection, Datastore, GcConfig, GcMethod};
 
 /// Form of what is kept; another one is not understood.

@@ -10,12 +10,10 @@ use super::resume::{self, Manner, Progress, Trail, sample_left, unnamed};
 use super::sweep::{Progress as Told, Rule, sweep};
 use crate::error::{Error, Kind, Result};
 use crate::jobs::budget::told;
+use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
 use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
-
-/// Chunk directories of a datastore.
-pub(super) const DIRS: u32 = 1 << 16;
 
 /// How a run ends that the end of the daemon cuts off.
 pub const SHUT_DOWN: &str = "the server is shutting down";

@@ -11,9 +11,9 @@ use super::cutoff::{Cutoff, Verdict};
 use super::mark::{count, cut_off};
 use super::report::Swept;
 use super::resume::{self, Trail};
-use super::run::DIRS;
 use crate::engine::FileStat;
 use crate::error::{Error, Result};
+use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
 use crate::store::{ChunkName, GcMethod as Method, Pass, Remains, Removed};
 use crate::task::Task;
 

@@ -16,7 +16,7 @@ use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
 use crate::store::custody::Keeper;
 use crate::store::explain::failed;
-use crate::store::layout::{Layout, chunk_of_name, chunk_stat_name};
+use crate::store::layout::{Layout, bad_chunk_name, chunk_of_name, chunk_stat_name};
 use crate::types::Digest;
 
 /// Files that are removed in one piece of work on the pool; between two a request to stop is seen.
@@ -107,7 +107,7 @@ impl fmt::Display for ChunkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bad {
             None => self.digest.fmt(f),
-            Some(number) => write!(f, "{}.{number}.bad", self.digest),
+            Some(number) => f.write_str(&bad_chunk_name(&self.digest, number)),
         }
     }
 }
@@ -333,7 +333,8 @@ mod tests {
         for (name, wanted) in [
             (digest.to_string(), Some(None)),
             (format!("{digest}.0.bad"), Some(Some(0))),
-            (format!("{digest}.9.bad"), Some(Some(9))),
+            (bad_chunk_name(&digest, 9), Some(Some(9))),
+            ("x.0.bad".to_owned(), None),
             (format!("{digest}.10.bad"), None),
             (format!("{digest}.a.bad"), None),
             (format!("{digest}.bad"), None),

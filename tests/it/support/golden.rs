@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
+
+use super::daemon::temp_dir;
 
 /// Where the recordings lie: `RINGVAULT_GOLDEN`, else `../shared/golden` beside the package.
 pub fn dir() -> PathBuf {
@@ -33,6 +36,39 @@ pub fn json(name: &str) -> Value {
     let path = dir().join(name);
     let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The recorded ways to damage the datastore, and what they are done to.
+pub struct Damage {
+    folder: TempDir,
+    /// What is to be done, and what the original's tools said then.
+    pub mutations: Vec<Value>,
+}
+
+impl Damage {
+    /// Unpacks the whole datastore. `None`, which it says, where there are no recordings.
+    pub fn unpack() -> Option<Self> {
+        if is_absent() {
+            return None;
+        }
+        let (folder, mut all) = (temp_dir(), json("damaged/damaged.json"));
+        let Value::Array(mutations) = all["mutations"].take() else { panic!("no mutations") };
+        let damage = Self { folder, mutations };
+        unpack_datastore(&damage.pristine());
+        Some(damage)
+    }
+
+    /// The datastore that nothing was done to.
+    pub fn pristine(&self) -> PathBuf {
+        self.folder.path().join("pristine")
+    }
+
+    /// A copy at `store` that `mutation` was done to.
+    pub fn copy(&self, mutation: &Value, store: &Path) {
+        let copied = Command::new("cp").arg("-a").arg(self.pristine()).arg(store).status().expect("run cp");
+        assert!(copied.success());
+        apply(store, &mutation["operations"]);
+    }
 }
 
 /// The 32 bytes of the key in `keys/NAME`.
