@@ -34,6 +34,12 @@ pub struct Error {
 /// What fallible functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How work ends that somebody has asked to stop, in a task's log and in answers: the original's words, which clients know.
+pub const TASK_ABORTED: &str = "task aborted";
+
+/// How work ends that the end of the daemon cuts off.
+pub const SHUTTING_DOWN: &str = "the server is shutting down";
+
 impl Error {
     /// An error of `kind` whose text is `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {

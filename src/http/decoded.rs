@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::lifecycle::{Lifecycle, SessionGuard};
 use super::produced::{Produced, Producer};
 use crate::engine::ComputePool;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SHUTTING_DOWN};
 use crate::format::blob::{self, BlobHeader, CrcPolicy};
 use crate::store::{Datastore, IndexEntry, IndexReader};
 use crate::types::Digest;
@@ -33,7 +33,7 @@ pub(super) fn begin(source: Source) -> Produced {
         let Source { store, compute, index, lifecycle, guard } = source;
         let sent = tokio::select! {
             sent = send(&producer, &store, &compute, &index) => sent,
-            () = lifecycle.closing() => Err(Error::closed("the server is shutting down")),
+            () = lifecycle.closing() => Err(Error::closed(SHUTTING_DOWN)),
         };
         drop(guard);
         sent

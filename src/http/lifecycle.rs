@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SHUTTING_DOWN};
 
 /// Where the daemon stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ impl Lifecycle {
     /// Enters a backup or reader session. The daemon waits for the guard, so keep it until all clean-up is done.
     pub fn enter(&self) -> Result<SessionGuard> {
         if self.phase() != Phase::Serving {
-            return Err(Error::closed("the server is shutting down"));
+            return Err(Error::closed(SHUTTING_DOWN));
         }
         let sessions_max = self.inner.sessions_max.load(Ordering::Relaxed);
         let mut entered = false;

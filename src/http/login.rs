@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::context::App;
 use crate::auth::{AuthFailure, Doubt, Proof, ServerKeys, Verdicts, authenticate, login};
 use crate::engine::ComputePool;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SHUTTING_DOWN};
 use crate::sync::Mutex;
 use crate::types::{AuthId, Userid};
 
@@ -80,7 +80,7 @@ impl Checks {
 
     async fn run(&self, doubt: &Doubt, keys: &ServerKeys) -> Result<bool> {
         let places = Arc::clone(&self.places);
-        let place = places.acquire_owned().await.map_err(|_| Error::closed("the server is shutting down"))?;
+        let place = places.acquire_owned().await.map_err(|_| Error::closed(SHUTTING_DOWN))?;
         let (asked, keys) = (doubt.clone(), keys.clone());
         self.pool.run(move || (asked.is_settled(&keys), drop(place)).0).await
     }
@@ -119,7 +119,7 @@ impl Lines {
         };
         // Made before the wait, so that whoever goes away in the middle of it is counted out.
         let mut turn = Turn { lines: Arc::clone(self), address, permit: None };
-        turn.permit = Some(queue.acquire_owned().await.map_err(|_| Error::closed("the server is shutting down"))?);
+        turn.permit = Some(queue.acquire_owned().await.map_err(|_| Error::closed(SHUTTING_DOWN))?);
         Ok(turn)
     }
 }

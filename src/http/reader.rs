@@ -11,7 +11,7 @@ use super::reply::{self, Response};
 use super::session::params::{NoAction, ReaderAction, reader_action};
 use super::session::{BodyBudget, Deliveries, Ended, Ending, Handler, answer, file_body, not_found, take_chunks};
 use crate::engine::ComputePool;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SHUTTING_DOWN, TASK_ABORTED};
 use crate::format::blob::BlobHeader;
 use crate::http::{Delays, Lifecycle, SessionGuard};
 use crate::metrics::SessionCount;
@@ -95,8 +95,8 @@ pub async fn run(parts: Parts, stream: hyper::Result<impl Read + Write + Unpin +
             (Err(e), _) => Err(super::session::chain(&e)),
             (Ok(()), Some(count)) => Err(format!("the client went away with {count} answers on their way to it")),
         },
-        Ended::Aborted => Err("task aborted".to_owned()),
-        Ended::Closing => Err("the server is shutting down".to_owned()),
+        Ended::Aborted => Err(TASK_ABORTED.to_owned()),
+        Ended::Closing => Err(SHUTTING_DOWN.to_owned()),
     };
     match Arc::into_inner(driver) {
         Some(Driver { store, task, lease, .. }) => {

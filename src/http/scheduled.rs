@@ -16,7 +16,7 @@ use super::lifecycle::Phase;
 use super::work;
 use crate::clock::EpochSecs;
 use crate::config::{JobSection, PruneJobSection, VerifyJobSection};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, SHUTTING_DOWN, TASK_ABORTED};
 use crate::jobs::due::{local_day, next_run, planned};
 use crate::jobs::gc::{self, Manner};
 use crate::jobs::prune::{self, KeepOptions};
@@ -29,7 +29,7 @@ use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Upid};
 const PRUNE_JOB: &str = "prunejob";
 
 /// How jobs end that the end of the daemon cuts off.
-const CUT_OFF: [&str; 2] = [gc::SHUT_DOWN, "task aborted"];
+const CUT_OFF: [&str; 2] = [SHUTTING_DOWN, TASK_ABORTED];
 
 /// Seconds of a minute.
 const MINUTE_SECS: i64 = 60;

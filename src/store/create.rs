@@ -13,7 +13,7 @@ use super::explain::failed;
 use super::layout::{CHUNK_DIR_COUNT, Layout, chunk_dir_name};
 use super::process_lock::LOCK_FILE_MODE;
 use crate::engine::{Disk, DiskFile, Engine, FileKind, FileMeta, LockMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TASK_ABORTED};
 
 /// Mode of `.chunks` and of the directories in it.
 pub(super) const CHUNK_DIR_MODE: u32 = 0o750;
@@ -82,12 +82,12 @@ async fn make_all_chunk_dirs(
 ) -> Result<()> {
     for first in (0..count).step_by(STEP as usize) {
         if is_stopped() {
-            return Err(Error::closed("task aborted"));
+            return Err(Error::closed(TASK_ABORTED));
         }
         let (chunks, last) = (layout.chunks(), (first + STEP).min(count));
         engine.run(move |disk| make_chunk_dirs(disk, &chunks, first..last, owner)).await??;
     }
-    if is_stopped() { Err(Error::closed("task aborted")) } else { Ok(()) }
+    if is_stopped() { Err(Error::closed(TASK_ABORTED)) } else { Ok(()) }
 }
 
 /// A directory of exactly this mode and owner, or none.

@@ -10,7 +10,7 @@ use super::{CONFIG_DIGEST, RequestContext, STORE};
 use crate::auth::{AclPath, Privileges};
 use crate::config::{DatastoreSection, Draft};
 use crate::engine::{Engine, EngineChoice, EngineConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SHUTTING_DOWN, TASK_ABORTED};
 use crate::http::context::App;
 use crate::http::listed::{About, Own, RowFilter};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
@@ -426,7 +426,7 @@ async fn create(context: RequestContext, params: Params) -> Result<Reply> {
         };
         let done = tokio::select! {
             done = made => done,
-            () = app.lifecycle.closing() => Err(Error::closed("the server is shutting down")),
+            () = app.lifecycle.closing() => Err(Error::closed(SHUTTING_DOWN)),
         };
         task.end(done.map_err(|e| e.to_string())).await;
         drop(guard);
@@ -469,7 +469,7 @@ async fn make(task: &Task, path: &Path, owner: Option<(u32, u32)>, reuse: bool) 
         tokio::select! {
             verified = Datastore::verify_layout(path, owner, &engine) => verified,
             // It only looks.
-            () = task.aborted() => Err(Error::closed("task aborted")),
+            () = task.aborted() => Err(Error::closed(TASK_ABORTED)),
         }
     } else {
         task.log(format!("making the datastore {path:?} with its 65536 directories"));

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{BACKUP_ID, BACKUP_TIME, BACKUP_TYPE, NS, Place, RequestContext, STORE, reply, snapshot_of};
 use crate::auth::{AclPath, Privileges};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TASK_ABORTED};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
 use crate::http::rights::demand;
 use crate::http::router::{Access, BodyUse, Field, Reply, Returns, Route, Shape};
@@ -329,7 +329,7 @@ where
         let upid = task.upid().clone();
         let made = tokio::select! {
             biased;
-            () = aborted => Err(Error::closed("task aborted")),
+            () = aborted => Err(Error::closed(TASK_ABORTED)),
             made = make(task) => made,
         };
         drop(guards);

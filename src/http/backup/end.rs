@@ -1,7 +1,7 @@
 //! How a backup ends: finished, or gone.
 
 use super::Driver;
-use crate::error::Result;
+use crate::error::{Result, SHUTTING_DOWN, TASK_ABORTED};
 use crate::http::session::{Ended, chain};
 use crate::protocol::backup::FinishPlan;
 use crate::protocol::manifest_check;
@@ -59,8 +59,8 @@ impl Driver {
             _ if self.benchmark => None,
             Ended::Connection(Ok(())) => Some("backup ended but finished flag is not set.".to_owned()),
             Ended::Connection(Err(e)) => Some(chain(&e)),
-            Ended::Aborted => Some("task aborted".to_owned()),
-            Ended::Closing => Some("the server is shutting down".to_owned()),
+            Ended::Aborted => Some(TASK_ABORTED.to_owned()),
+            Ended::Closing => Some(SHUTTING_DOWN.to_owned()),
         };
         match &fault {
             Some(fault) => {

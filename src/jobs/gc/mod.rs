@@ -22,4 +22,4 @@ mod tests;
 
 pub use report::{GcStatus, Marked, Swept};
 pub use resume::{Manner, progress_made};
-pub use run::{GcReport, SHUT_DOWN, WORKER_TYPE, begin, run, start};
+pub use run::{GcReport, WORKER_TYPE, begin, run, start};

@@ -8,15 +8,12 @@ use super::mark::{mark, name_missing};
 use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
 use super::resume::{self, Manner, Progress, Trail, sample_left, unnamed};
 use super::sweep::{Progress as Told, Rule, sweep};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, SHUTTING_DOWN};
 use crate::jobs::budget::told;
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
 use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
-
-/// How a run ends that the end of the daemon cuts off.
-pub const SHUT_DOWN: &str = "the server is shutting down";
 
 /// Type of the task.
 pub const WORKER_TYPE: &str = "garbage_collection";
@@ -92,7 +89,7 @@ pub async fn run(
             () = closing => {
                 collection.stop();
                 work.await.map_err(|e| match e.kind() {
-                    Kind::Closed => Error::closed(SHUT_DOWN),
+                    Kind::Closed => Error::closed(SHUTTING_DOWN),
                     _ => e,
                 })
             }

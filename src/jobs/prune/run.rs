@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::retention::{Candidate, KeepOptions, Mark, marks};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, TASK_ABORTED};
 use crate::jobs::budget::told;
 use crate::store::{BudgetShare, Datastore, Operation, Rate, SnapshotState, Turn};
 use crate::task::{RunKind, Task};
@@ -279,7 +279,7 @@ fn is_machines_fault(error: &Error) -> bool {
 async fn turn(share: &BudgetShare, task: &Task) -> Result<Turn> {
     tokio::select! {
         biased;
-        () = task.aborted() => Err(Error::closed("task aborted")),
+        () = task.aborted() => Err(Error::closed(TASK_ABORTED)),
         turn = share.take(1, 0) => Ok(turn),
     }
 }
@@ -287,7 +287,7 @@ async fn turn(share: &BudgetShare, task: &Task) -> Result<Turn> {
 async fn stop_if_asked(task: &Task) -> Result<()> {
     tokio::select! {
         biased;
-        () = task.aborted() => Err(Error::closed("task aborted")),
+        () = task.aborted() => Err(Error::closed(TASK_ABORTED)),
         () = std::future::ready(()) => Ok(()),
     }
 }

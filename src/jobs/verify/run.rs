@@ -12,7 +12,7 @@ use super::resume::Trail;
 use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
-use crate::error::Result;
+use crate::error::{Result, SHUTTING_DOWN, TASK_ABORTED};
 use crate::jobs::budget::told;
 use crate::store::{Datastore, GroupInfo, Operation};
 use crate::task::{Registry, RunKind, Task};
@@ -158,7 +158,7 @@ impl Verification {
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;
-            () = closing => Err("the server is shutting down"),
+            () = closing => Err(SHUTTING_DOWN),
             () = task.aborted() => Err("received abort request ..."),
             walked = told(&share, task, self.walk(&mut bench, &mut failures)) => Ok(walked),
         };
@@ -171,7 +171,7 @@ impl Verification {
             Err(why) => {
                 task.log(why);
                 task.figures(&bench.figures);
-                return Err("task aborted".to_owned());
+                return Err(TASK_ABORTED.to_owned());
             }
         };
         self.store.engine().buffers().release();

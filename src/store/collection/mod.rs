@@ -33,7 +33,7 @@ use super::live_set::LiveSet;
 use super::operations::{Operation, OperationGuard};
 use super::process_lock::Exclusion;
 use crate::engine::{Disk, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TASK_ABORTED};
 use crate::sync::Mutex;
 
 /// The right to remove chunks of a datastore, one per process and datastore.
@@ -133,7 +133,7 @@ impl Run {
     }
 
     fn stopped() -> Error {
-        Error::closed("task aborted")
+        Error::closed(TASK_ABORTED)
     }
 
     /// Waits until a step of about so many chunks and bytes may begin, or somebody asks to stop.
