@@ -11,7 +11,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::dir_fd::DirFd;
-use super::disk::{Begin, DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, Place, sim_entries};
+use super::disk::{Begin, DirEntry, Disk, FileKind, FileMeta, FileTime, sim_entries};
+use super::file::{DiskFile, Place};
 use super::sim::ROOT;
 use crate::clock::EpochSecs;
 

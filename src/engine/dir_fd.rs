@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::disk::{LockMode, release_flock, try_flock};
+use super::file::{LockMode, release_flock, try_flock};
 use super::sim::SimHandle;
 
 /// An open directory, to which names are relative.

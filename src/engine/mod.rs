@@ -20,6 +20,7 @@ mod dir_fd;
 mod disk;
 mod driver;
 mod fault;
+mod file;
 mod handle;
 mod names;
 mod plain;
@@ -41,10 +42,9 @@ pub use buffers::{Buffer, BufferPool};
 pub use counters::{DiskCounts, EngineCounters};
 pub use dir::DiskDir;
 pub use dir_fd::DirFd;
-pub use disk::{
-    DirEntry, Disk, DiskFile, FileKind, FileMeta, FileTime, FsUsage, LockMode, RecordLock, SyncScope, try_flock,
-};
+pub use disk::{DirEntry, Disk, FileKind, FileMeta, FileTime, FsUsage};
 pub use fault::Fault;
+pub use file::{DiskFile, LockMode, RecordLock, SyncScope, try_flock};
 pub use handle::{Engine, WORKERS_MAX};
 pub use names::NamesBuffer;
 pub use pool::ComputePool;

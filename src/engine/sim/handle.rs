@@ -11,7 +11,7 @@ use super::Sim;
 use super::effect::{Effect, PAGE_BYTES, pages};
 use super::operations::{Entry, Open};
 use super::tree::Ino;
-use crate::engine::disk::{LockMode, SyncScope};
+use crate::engine::file::{LockMode, SyncScope};
 use crate::engine::stat::{FileStat, StatName, StatResult};
 use crate::engine::{FileKind, FileMeta};
 

@@ -32,7 +32,7 @@ use rustix::io::Errno;
 use self::effect::{Effect, Record};
 use self::path::{LastLink, Place};
 use self::tree::{Ino, Tree};
-use super::disk::{LockMode, SyncScope};
+use super::file::{LockMode, SyncScope};
 use super::{FileTime, FsUsage};
 use crate::sync::Mutex;
 

@@ -12,7 +12,7 @@ use super::handle::SimHandle;
 use super::path::{LastLink, Place};
 use super::tree::{Body, Ino, ROOT};
 use super::{MAGIC, Sim, State};
-use crate::engine::disk::SyncScope;
+use crate::engine::file::SyncScope;
 use crate::engine::{FileKind, FileMeta, FsUsage};
 
 /// What is not set of the bits that somebody asks for.
