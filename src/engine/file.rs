@@ -153,7 +153,7 @@ impl DiskFile {
         }
     }
 
-    /// Makes the file durable, not its name: see [`Disk::fsync_dir`].
+    /// Makes the file durable, not its name: see [`Disk::fsync_dir`](super::Disk::fsync_dir).
     pub fn sync(&self, scope: SyncScope) -> io::Result<()> {
         self.begin.op("fsync", None)?;
         match (&self.file, scope) {
