@@ -19,7 +19,7 @@ mod reserve;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
@@ -40,12 +40,14 @@ use crate::sync::Mutex;
 #[derive(Debug)]
 pub struct Collection {
     run: Arc<Run>,
+    /// What keeps others out, once nobody works under it any more.
+    over: oneshot::Receiver<Exclusion>,
 }
 
 #[derive(Debug)]
 struct Run {
     store: Arc<Inner>,
-    exclusion: Exclusion,
+    exclusion: Option<(Exclusion, oneshot::Sender<Exclusion>)>,
     /// A maintenance mode sees that somebody works here.
     _operation: OperationGuard,
     /// Device and inode of the base directory and of `.chunks`.
@@ -81,9 +83,10 @@ impl Datastore {
         self.inner.checker.confirm_place(&self.inner.engine).await?;
         let exclusion = self.exclude_other_processes().await?;
         let place = self.inner.run(|disk, inner| place(disk, inner)).await?;
+        let (is_over, over) = oneshot::channel();
         let run = Run {
             store: Arc::clone(&self.inner),
-            exclusion,
+            exclusion: Some((exclusion, is_over)),
             _operation: operation,
             place,
             stop: watch::Sender::new(false),
@@ -91,7 +94,7 @@ impl Datastore {
             share: self.inner.budget.share(rate),
             reserve: reserve::Reserve::default(),
         };
-        Ok(Collection { run: Arc::new(run) })
+        Ok(Collection { run: Arc::new(run), over })
     }
 
     /// Says that a chunk is on its way to somebody who will keep it; to be dropped when he does (see [`Self::add_keeper`]).
@@ -111,6 +114,15 @@ fn place(disk: &Disk, store: &Inner) -> Result<[(u64, u64); 2]> {
         Ok::<_, Error>((meta.dev, meta.ino))
     };
     Ok([id(store.layout.base())?, id(&store.layout.chunks())?])
+}
+
+impl Drop for Run {
+    /// The last one who works under the right hands it to whoever waits for the end. If nobody does, it is given back here.
+    fn drop(&mut self) {
+        if let Some((exclusion, is_over)) = self.exclusion.take() {
+            drop(is_over.send(exclusion));
+        }
+    }
 }
 
 impl Run {
@@ -194,10 +206,15 @@ impl Collection {
         self.run.engine().run(move |disk| run.confirm_place(disk)).await?
     }
 
-    /// Gives the right back, and waits until other processes see that. Work that an abandoned caller left behind keeps it until it is over.
+    /// Gives the right back, and waits until other processes see that. Work that was left behind under it (other reads, when one failed) is
+    /// waited for, unless somebody has asked to stop: then it keeps the right until it is over.
     pub async fn end(self) {
-        if let Some(run) = Arc::into_inner(self.run) {
-            run.exclusion.release().await;
+        let is_stopped = *self.run.stop.borrow();
+        let Self { run, mut over } = self;
+        drop(run);
+        let exclusion = if is_stopped { over.try_recv().ok() } else { over.await.ok() };
+        if let Some(exclusion) = exclusion {
+            exclusion.release().await;
         }
     }
 }

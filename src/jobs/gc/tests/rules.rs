@@ -235,6 +235,28 @@ async fn one_at_a_time_and_nobody_else() {
     begin(&scene.store).await.unwrap().end().await;
 }
 
+/// What failed with other reads under way has ended only when those have; whoever sees it end may begin anew.
+#[tokio::test]
+async fn whoever_sees_a_collection_end_may_start_the_next() {
+    let machine = Machine::new();
+    let scene = Scene::new(&machine).await;
+    let collection = begin(&scene.store).await.unwrap();
+    let behind = collection.begin_pass(0..1, 1 << 20).await.unwrap();
+    let end = tokio::spawn(collection.end());
+    tokio::task::yield_now().await;
+    assert!(!end.is_finished(), "somebody works under it");
+    drop(behind);
+    end.await.unwrap();
+    let stopped = begin(&scene.store).await.unwrap();
+    let behind = stopped.begin_pass(0..1, 1 << 20).await.unwrap();
+    stopped.stop();
+    // A disk that hangs keeps nobody from an abort.
+    stopped.end().await;
+    assert_eq!(begin(&scene.store).await.unwrap_err().kind(), Kind::Busy);
+    drop(behind);
+    begin(&scene.store).await.unwrap().end().await;
+}
+
 #[tokio::test]
 async fn a_small_ceiling_takes_several_passes_and_the_same_goes() {
     let machine = Machine::new();
