@@ -71,6 +71,8 @@ pub struct Job {
     pub directory: PathBuf,
     /// `filename`: what the data lies under in the directory, instead of `name`. Jobs that say the same share it.
     pub filename: Option<String>,
+    /// `workdir`: where what is not the datastore lies, if not in `directory`.
+    pub workdir: Option<PathBuf>,
     /// `keep`: the data stays, and a later run that needs the same uses it again.
     pub keep: bool,
     /// `existing`: measure the datastore that is there, and write nothing.

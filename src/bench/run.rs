@@ -95,7 +95,8 @@ pub(super) fn run_on(plan: &[Job], watch: &dyn Watch, disk: Disk) -> Result<Vec<
             continue;
         }
         outcomes.extend(runner.wave(&jobs));
-        let later: Vec<PathBuf> = plan.iter().filter(|job| job.wave > wave).map(scratch::path_of).collect();
+        let places = |job: &Job| [scratch::path_of(job), scratch::work_path_of(job)];
+        let later: Vec<PathBuf> = plan.iter().filter(|job| job.wave > wave).flat_map(places).collect();
         runner.scratches.retain(|path, _| later.contains(path));
     }
     drop(runner);
@@ -108,6 +109,9 @@ fn check(plan: &[Job]) -> Result<()> {
         let in_job = |e: Error| e.context(format_args!("job '{}'", job.name));
         workload::check(job).map_err(in_job)?;
         check_directory(job).map_err(in_job)?;
+        if let Some(workdir) = &job.workdir {
+            check_own(workdir).map_err(in_job)?;
+        }
         if job.cold {
             cold::check().map_err(in_job)?;
         }
@@ -117,19 +121,26 @@ fn check(plan: &[Job]) -> Result<()> {
     for wave in waves {
         let mut needs: HashMap<u64, (Need, &Path)> = HashMap::new();
         let mut counted: Vec<PathBuf> = Vec::new();
-        for job in plan.iter().filter(|job| !job.existing) {
-            let path = scratch::path_of(job);
-            let lives = |other: &&Job| scratch::path_of(other) == path;
+        let here = plan.iter().filter(|job| !job.existing).flat_map(|job| {
+            let work = job.workdir.as_deref().map(|workdir| (scratch::work_path_of(job), workdir));
+            [Some((scratch::path_of(job), &*job.directory)), work].into_iter().flatten()
+        });
+        for (path, directory) in here {
+            let lives = |job: &&Job| scratch::path_of(job) == path || scratch::work_path_of(job) == path;
             let first = plan.iter().filter(lives).map(|other| other.wave).min().unwrap_or(wave);
             let last = plan.iter().filter(lives).map(|other| other.wave).max().unwrap_or(wave);
             // Kept by an earlier run, it has its space already.
             if !(first..=last).contains(&wave) || counted.contains(&path) || path.exists() {
                 continue;
             }
-            counted.push(path.clone());
-            let most = plan.iter().filter(lives).map(Need::of).max_by_key(|need| need.bytes).unwrap_or_default();
-            let device = std::os::unix::fs::MetadataExt::dev(&metadata(&job.directory)?);
-            let entry = needs.entry(device).or_insert((Need::default(), &job.directory));
+            let need = |job: &Job| {
+                let own = if scratch::path_of(job) == path { Need::of_store(job) } else { Need::default() };
+                if scratch::work_path_of(job) == path { own.and(Need::of_work(job)) } else { own }
+            };
+            let most = plan.iter().filter(lives).map(need).max_by_key(|need| need.bytes).unwrap_or_default();
+            counted.push(path);
+            let device = std::os::unix::fs::MetadataExt::dev(&metadata(directory)?);
+            let entry = needs.entry(device).or_insert((Need::default(), directory));
             entry.0 = entry.0.and(most);
         }
         for (need, directory) in needs.values() {
@@ -155,6 +166,14 @@ fn check_directory(job: &Job) -> Result<()> {
         } else {
             Err(Error::invalid(format!("existing: {directory:?} is no datastore, it has no {chunks:?}")))
         };
+    }
+    check_own(directory)
+}
+
+/// A directory where something may be made.
+fn check_own(directory: &Path) -> Result<()> {
+    if !metadata(directory)?.is_dir() {
+        return Err(Error::invalid(format!("{directory:?} is no directory")));
     }
     // Somebody else's datastore is no place for scratch data: its owner would find it there.
     if directory.join(crate::store::layout::CHUNKS_DIR).exists() {
@@ -275,10 +294,14 @@ impl Runner<'_> {
     fn lay_out(&mut self, staged: &mut Staged, order: &Live) {
         staged.enter(Phase::LayingOut);
         let done = guarded(|| {
-            let scratch = if staged.job.existing { None } else { Some(self.scratch(&staged.job)?) };
+            let job = Arc::clone(&staged.job);
+            let (path, work_path) = (scratch::path_of(&job), scratch::work_path_of(&job));
+            let work = (path != work_path).then(|| self.scratch(&job, work_path)).transpose()?;
+            let scratch = (!job.existing).then(|| self.scratch(&job, path)).transpose()?;
             let ground = Ground {
-                job: Arc::clone(&staged.job),
+                job,
                 scratch,
+                work,
                 runtime: self.runtime.handle().clone(),
                 disk: self.disk.clone(),
                 stop: order.clone(),
@@ -307,12 +330,11 @@ impl Runner<'_> {
         }
     }
 
-    fn scratch(&mut self, job: &Job) -> Result<Arc<Scratch>> {
-        let path = scratch::path_of(job);
+    fn scratch(&mut self, job: &Job, path: PathBuf) -> Result<Arc<Scratch>> {
         if let Some(scratch) = self.scratches.get(&path) {
             return Ok(Arc::clone(scratch));
         }
-        let scratch = Scratch::open(job)?;
+        let scratch = Scratch::open(job, path.clone())?;
         self.scratches.insert(path, Arc::clone(&scratch));
         Ok(scratch)
     }

@@ -13,7 +13,7 @@ use super::job::{IoEngine, Job, SyncLevel, Workload};
 use super::live::Phase;
 use super::outcome::JobOutcome;
 use super::run::{Unwatched, Watch, Watched, run, run_on};
-use super::scratch::path_of;
+use super::scratch::{path_of, work_path_of};
 use crate::engine::{Disk, Fault};
 use crate::sync::Mutex;
 use crate::types::Digest;
@@ -27,6 +27,7 @@ pub(super) fn job(directory: &Path, workload: Workload) -> Job {
         given: Vec::new(),
         directory: directory.to_owned(),
         filename: None,
+        workdir: None,
         keep: false,
         existing: false,
         workload,
@@ -234,7 +235,16 @@ fn unchanged_backups_become_a_table() {
     let dir = memory();
     let mut job = job(dir.path(), Workload::Backup);
     (job.unchanged, job.loops) = (true, 2);
-    let outcomes = good(job);
+    let work = memory();
+    job.workdir = Some(work.path().to_owned());
+    job.keep = true;
+    let outcomes = good(job.clone());
+    // What is not the datastore lies elsewhere, and a later run finds both again.
+    assert!(work_path_of(&job).join("stream").exists() && path_of(&job).join("store").exists());
+    assert_eq!(names(&path_of(&job)).len(), 2, "the datastore and the stamp");
+    job.keep = false;
+    good(job.clone());
+    assert!(names(work.path()).is_empty());
     let table = outcomes[0].datastore["unchanged"].as_array().unwrap();
     assert_eq!(table.len(), 2);
     let chunks: u64 = table.iter().map(|row| row["chunks"].as_u64().unwrap()).sum();

@@ -27,9 +27,18 @@ const STAMP_BYTES_MAX: u64 = 4096;
 
 /// Where `job` puts its data.
 pub fn path_of(job: &Job) -> PathBuf {
+    below(&job.directory, job)
+}
+
+/// Where `job` puts what is not the datastore: the same, unless `workdir` says otherwise.
+pub fn work_path_of(job: &Job) -> PathBuf {
+    below(job.workdir.as_ref().unwrap_or(&job.directory), job)
+}
+
+fn below(directory: &Path, job: &Job) -> PathBuf {
     let name = job.filename.as_deref().unwrap_or(&job.name);
     let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    job.directory.join(format!("{}.{EXTENSION}", name.chars().map(plain).collect::<String>()))
+    directory.join(format!("{}.{EXTENSION}", name.chars().map(plain).collect::<String>()))
 }
 
 /// The directory of one or several jobs. Dropped, it is gone, unless it is to be kept and complete.
@@ -66,11 +75,10 @@ impl Drop for Change<'_> {
 }
 
 impl Scratch {
-    /// Makes the directory of `job`, or takes that of an earlier run.
+    /// Makes the directory at `path` for `job` ([`path_of`], [`work_path_of`]), or takes that of an earlier run.
     ///
     /// Errors: `Invalid` for one that is not ours, `Busy` for one that another run uses.
-    pub fn open(job: &Job) -> Result<Arc<Self>> {
-        let path = path_of(job);
+    pub fn open(job: &Job, path: PathBuf) -> Result<Arc<Self>> {
         let context = || format!("cannot make {path:?}");
         let made = match std::fs::create_dir(&path) {
             Ok(()) => true,
@@ -240,7 +248,7 @@ mod tests {
         let mut job = job(dir.path(), Workload::KnownAppend);
         for (keep, was_there) in [(false, false), (true, false), (true, true), (false, true), (false, false)] {
             job.keep = keep;
-            let scratch = Scratch::open(&job).unwrap();
+            let scratch = Scratch::open(&job, path_of(&job)).unwrap();
             assert_eq!(scratch.lay_out("one", || put(&scratch)).unwrap(), was_there);
             assert!(scratch.path().join("x").exists());
             drop(scratch);
@@ -248,10 +256,10 @@ mod tests {
         }
         // Something else is wanted, or the last run did not complete it.
         job.keep = true;
-        let scratch = Scratch::open(&job).unwrap();
+        let scratch = Scratch::open(&job, path_of(&job)).unwrap();
         scratch.lay_out("one", || put(&scratch)).unwrap();
         drop(scratch);
-        let scratch = Scratch::open(&job).unwrap();
+        let scratch = Scratch::open(&job, path_of(&job)).unwrap();
         assert!(!scratch.lay_out("two", || put(&scratch)).unwrap());
         scratch.spoil().unwrap();
         drop(scratch);
@@ -263,11 +271,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let job = job(dir.path(), Workload::KnownAppend);
         std::fs::create_dir(path_of(&job)).unwrap();
-        let said = Scratch::open(&job).unwrap_err().to_string();
+        let said = Scratch::open(&job, path_of(&job)).unwrap_err().to_string();
         assert!(said.contains("not made by a bench"), "{said}");
         std::fs::remove_dir(path_of(&job)).unwrap();
-        let first = Scratch::open(&job).unwrap();
-        assert!(Scratch::open(&job).unwrap_err().to_string().contains("another bench"));
+        let first = Scratch::open(&job, path_of(&job)).unwrap();
+        assert!(Scratch::open(&job, path_of(&job)).unwrap_err().to_string().contains("another bench"));
         let (second, _third) = (Arc::clone(&first), Arc::clone(&first));
         assert!(!first.lay_out("one", || Ok(())).unwrap());
         assert!(second.lay_out("one", || Ok(())).unwrap());

@@ -51,23 +51,32 @@ impl Need {
         Self { bytes: count * BLOCK_BYTES, directory_bytes: count * BLOCK_BYTES, inodes: count }
     }
 
-    /// What `job` makes, at most.
-    pub fn of(job: &Job) -> Self {
+    /// What `job` makes beside its datastore, at most: images and streams count as one large file each.
+    pub fn of_work(job: &Job) -> Self {
+        match job.workload {
+            Workload::Backup if job.unchanged => Self::files(2, job.size),
+            Workload::Backup => Self::files(u64::from(job.numjobs.max(1)), job.size),
+            Workload::Restore => Self::files(1, job.size),
+            _ => Self::default(),
+        }
+    }
+
+    /// What its datastore takes, at most.
+    pub fn of_store(job: &Job) -> Self {
         if job.existing {
             return Self::default();
         }
         let chunks = |count: u64| Self::files(count, job.bs.saturating_add(BLOB_HEADER_BYTES));
-        // Images and streams count as one large file; their chunks are as long together.
+        // The chunks of an image are as long as it is, together.
         let whole = |count: u64| Self::files(count, job.size);
         let clients = u64::from(job.numjobs.max(1));
         let data = match job.workload {
             Workload::KnownAppend | Workload::KnownFinish | Workload::Gc => Self::files(job.nrfiles, 0),
             Workload::ChunkInsert => chunks(job.nrfiles.saturating_mul(clients)),
             Workload::ChunkRead | Workload::Verify => chunks(job.nrfiles),
-            // An image and a stream, and both in chunks.
-            Workload::Backup if job.unchanged => whole(4),
-            Workload::Backup => whole(clients).and(whole(clients.saturating_mul(job.loops.max(1)))),
-            Workload::Restore => whole(2),
+            Workload::Backup if job.unchanged => whole(2),
+            Workload::Backup => whole(clients.saturating_mul(job.loops.max(1))),
+            Workload::Restore => whole(1),
         };
         data.and(Self::store())
     }
@@ -115,7 +124,7 @@ mod tests {
             let mut job = job(Path::new("/nowhere"), workload);
             (job.nrfiles, job.bs, job.size, job.numjobs) = (1000, 1 << 20, 1 << 30, 2);
             edit(&mut job);
-            Need::of(&job).bytes >> 20
+            Need::of_store(&job).and(Need::of_work(&job)).bytes >> 20
         };
         assert_eq!(need(Workload::KnownAppend, |_| {}), 256, "the directories");
         assert!((2256..2300).contains(&need(Workload::ChunkInsert, |_| {})));

@@ -68,6 +68,7 @@ pub struct Draft {
     pub name: String,
     pub directory: Option<PathBuf>,
     pub filename: Option<String>,
+    pub workdir: Option<PathBuf>,
     pub workload: Option<Workload>,
     pub bs: u64,
     pub size: Option<u64>,
@@ -118,6 +119,7 @@ impl Default for Draft {
             name: String::new(),
             directory: None,
             filename: None,
+            workdir: None,
             workload: None,
             bs: DEFAULT_CHUNK_BYTES,
             size: None,
@@ -191,6 +193,11 @@ impl Draft {
         if self.existing && self.keep {
             return Err("keep is about data that is made, and existing makes none: leave out one of them".to_owned());
         }
+        if self.keep && workload == Workload::Backup && !self.unchanged {
+            return Err("keep leaves a datastore behind that is not empty, and a first backup needs one that is: leave out keep, or add \
+                        unchanged"
+                .to_owned());
+        }
         if self.runtime == Some(Duration::ZERO) {
             return Err("runtime=0 measures nothing: give it a time, or leave it out to do the work once".to_owned());
         }
@@ -218,6 +225,7 @@ impl Draft {
             given,
             directory,
             filename: self.filename,
+            workdir: self.workdir,
             keep: self.keep,
             existing: self.existing,
             workload,

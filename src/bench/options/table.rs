@@ -191,6 +191,13 @@ pub static OPTIONS: &[Opt] = &[
         "the job's name",
         "What the data lies under in directory. Jobs with the same filename share their data",
     ),
+    opt(
+        "workdir",
+        Grammar::Text(|s, text| s.job.workdir = Some(text.into())),
+        "that of directory",
+        "Where images, streams and the files of the daemon are made instead, so that directory has the datastore alone. It must exist",
+    )
+    .only(&[Backup, Restore]),
     opt("rw", Grammar::Word(&WORKLOADS, |s, at| s.job.workload = Some(ALL[at])), "", "What to do: check chunks as an append or a finish does, write or read chunks, verify snapshots, collect garbage, back up or \
          restore through a whole daemon").alias(&["readwrite"]),
     opt("bs", Grammar::Size(|s, bytes| s.job.bs = bytes), "4m", "Bytes of a chunk").alias(&["blocksize"]),

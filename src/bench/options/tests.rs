@@ -106,6 +106,8 @@ fn what_is_wrong_is_named_with_its_place_and_what_to_do() {
         (format!("{base} --rw=backup --existing"), "existing writes nothing, and rw=backup has to"),
         (format!("{base} --rw=chunk-insert --existing"), "existing writes nothing, and rw=chunk-insert has to"),
         (format!("{base} --rw=chunk-read --existing --keep"), "leave out one of them"),
+        (format!("{base} --rw=backup --keep"), "a first backup needs one that is"),
+        (format!("{base} --rw=gc --workdir=/d"), "workdir means nothing to rw=gc: it belongs to backup"),
         (format!("{base} --rw=verify --bs=0"), "bs=0: a chunk has 1 to"),
         (format!("{base} --rw=verify --bs=17m"), "a chunk has 1 to 16777216 bytes"),
         (format!("{base} --rw=verify --size=5m"), "size=5242880 is no multiple of bs=4194304: make it 8388608"),

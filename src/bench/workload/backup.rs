@@ -27,7 +27,7 @@ impl Backup {
     }
 
     fn image(&self, turn: &Turn) -> Result<PathBuf> {
-        Ok(self.ground.scratch()?.path().join(format!("image-{}", turn.number)))
+        Ok(self.ground.work()?.path().join(format!("image-{}", turn.number)))
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Ground {
     pub job: Arc<Job>,
     /// Where data may be made; `None` on an existing datastore.
     pub scratch: Option<Arc<Scratch>>,
+    /// Where all but the datastore is made: the same, or that in `workdir`.
+    pub work: Option<Arc<Scratch>>,
     /// The runtime that everything asynchronous runs on.
     pub runtime: Handle,
     /// The disk of the engines; tests inject faults with it.
@@ -59,6 +61,11 @@ impl Ground {
         self.scratch
             .as_ref()
             .ok_or_else(|| Error::invalid("this workload writes, and an existing datastore is only read"))
+    }
+
+    /// The directory of what is not the datastore.
+    fn work(&self) -> Result<&Arc<Scratch>> {
+        self.work.as_ref().map_or_else(|| self.scratch(), Ok)
     }
 
     /// Sees to it that a layout ends when it is asked to.

@@ -41,7 +41,7 @@ impl Restore {
         );
         let found = scratch.lay_out(&stamp, || {
             served::make_store(ground, scratch)?;
-            let image = scratch.path().join("image");
+            let image = ground.work()?.path().join("image");
             served::write_image(ground, &image, 0)?;
             let served = Served::start(ground, served::switches(true))?;
             let turn = Turn::new(Arc::clone(job), 0, ground.stop.clone());

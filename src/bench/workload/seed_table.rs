@@ -74,6 +74,8 @@ struct Ran {
 pub struct SeedTable {
     ground: Ground,
     sources: [(&'static str, &'static str, PathBuf); 2],
+    /// Groups that were there before.
+    there: usize,
     compute: ComputePool,
     table: Mutex<Vec<Row>>,
 }
@@ -82,17 +84,31 @@ impl SeedTable {
     /// Makes the datastore and what is backed up.
     pub fn prepare(ground: &Ground) -> Result<Self> {
         let scratch = ground.scratch()?;
-        let path = |name| scratch.path().join(name);
+        let work = ground.work()?;
+        let path = |name| work.path().join(name);
         let sources = [("image", "disk.img", path("image")), ("directory stream", "tree.stream", path("stream"))];
-        scratch.lay_out("unchanged 1", || {
-            served::make_store(ground, scratch)?;
+        let job = &ground.job;
+        let what = format!(
+            "unchanged 2 size={} randseed={} buffer_compress_percentage={}",
+            job.size, job.randseed, job.compress_percentage
+        );
+        let write_sources = || {
             served::write_image(ground, &sources[0].2, 0)?;
             served::write_archive(ground, &sources[1].2, 1)
+        };
+        scratch.lay_out(&what, || {
+            served::make_store(ground, scratch)?;
+            if ground.work.is_none() { write_sources() } else { Ok(()) }
         })?;
-        scratch.spoil()?;
+        if let Some(work) = &ground.work {
+            work.lay_out(&format!("sources of {what}"), write_sources)?;
+        }
         // Whether it can be had shows before the first backup. Each run has a daemon, and so an engine, of its own.
         opened::engine(ground)?.shutdown();
-        Ok(Self { ground: ground.clone(), sources, compute: ComputePool::named("serial", 1)?, table: Mutex::default() })
+        // Those of an earlier run that was told to keep them.
+        let there = std::fs::read_dir(scratch.store().join("host")).map_or(0, Iterator::count);
+        let compute = ComputePool::named("serial", 1)?;
+        Ok(Self { ground: ground.clone(), sources, there, compute, table: Mutex::default() })
     }
 
     fn runs(&self) -> u64 {
@@ -113,7 +129,8 @@ impl SeedTable {
             Checks::Original => Counting::holding(original.hold()),
             _ => Counting::nothing(),
         };
-        let (group, spec) = (what.replace(' ', "-"), format!("{archive}:{}", path.display()));
+        let (group, spec) =
+            (format!("{}-{}", what.replace(' ', "-"), self.there), format!("{archive}:{}", path.display()));
         let run = || -> Result<Option<Ran>> {
             let begun = Instant::now();
             let Some(report) = served.back_up(turn, &group, number, &spec, observer)? else { return Ok(None) };

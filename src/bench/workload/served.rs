@@ -54,9 +54,9 @@ pub struct Served {
 impl Served {
     /// Starts a daemon over the datastore of the scratch directory; the job says with which engine, and when it syncs.
     pub fn start(ground: &Ground, checks: CheckSwitches) -> Result<Self> {
-        let (job, scratch) = (&ground.job, ground.scratch()?);
+        let (job, scratch, work) = (&ground.job, ground.scratch()?, ground.work()?);
         // Each has its own: the one before may not have let go of everything yet.
-        let dir = scratch.path().join(format!("daemon-{}", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let dir = work.path().join(format!("daemon-{}", STARTED.fetch_add(1, Ordering::Relaxed)));
         let engine = match job.ioengine {
             IoEngine::SerialStd | IoEngine::Sync => "sync",
             IoEngine::Threads => "threads",
