@@ -150,6 +150,7 @@ async fn collect_from(
         if swept.unmet > unmet_before {
             name_missing(&pass, store, &files, task).await?;
         }
+        pass.forget_doubts().await?;
         // Digests are spread evenly, so the next pass will hold about as many directories.
         (next, width) = (range.end, range.end - range.start);
     }

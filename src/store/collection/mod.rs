@@ -12,6 +12,7 @@
 
 mod access_time;
 mod chunks;
+mod doubts;
 mod indexes;
 mod looks;
 mod progress;
