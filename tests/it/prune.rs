@@ -161,10 +161,13 @@ async fn a_datastore_is_pruned_as_far_as_the_asker_may() {
     assert_eq!(there(&daemon, &old), [true; 4]);
     let (log, _) = run(json!({"keep-last": 1, "max-depth": 0, "ns": "a"})).await;
     assert_eq!(there(&daemon, &old), [true, true, false, true], "{log:#?}");
-    // A group without an owner is not listed, and so not pruned.
+    // A group without an owner is not pruned, and that is told.
     std::fs::remove_file(daemon.store().join("host/y/owner")).unwrap();
-    let (log, _) = run(json!({"keep-last": 1, "max-depth": 1})).await;
+    let (log, result) = run(json!({"keep-last": 1, "max-depth": 1})).await;
     assert_eq!(there(&daemon, &old), [false, true, false, true], "{log:#?}");
+    let warning = log.iter().find(|line| line.contains("group host/y is left out")).expect("a warning");
+    assert!(warning.contains("host/y/owner") && warning.contains("change-owner"), "{warning}");
+    assert_eq!(result, "WARNINGS: 1", "{log:#?}");
     std::fs::write(daemon.store().join("host/y/owner"), "tester@pbs!bench\n").unwrap();
     run(json!({"keep-last": 1})).await;
     assert_eq!(there(&daemon, &old), [false; 4]);
