@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Disk, Engine, EngineConfig, Fault};
 use crate::error::Result;
-use crate::store::{Datastore, DatastoreConfig, SyncLevel};
+use crate::store::{Datastore, DatastoreConfig, Rate, SyncLevel};
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, Group, Namespace, Upid};
 
@@ -95,7 +95,7 @@ impl Ground {
 }
 
 fn scope(keep: KeepOptions) -> Scope {
-    Scope { ns: Namespace::root(), max_depth: 7, keep, dry_run: false }
+    Scope { ns: Namespace::root(), max_depth: 7, keep, dry_run: false, rate: Rate::NONE }
 }
 
 fn last(last: u64) -> KeepOptions {
@@ -284,6 +284,31 @@ async fn a_group_whose_owner_cannot_be_told_is_named_and_left_out() {
 }
 
 #[tokio::test]
+async fn a_prune_with_a_rate_of_its_own_keeps_it() {
+    let ground = Ground::new();
+    let store = ground.open(Disk::real()).await;
+    let rate: Rate = "20/s".parse().unwrap();
+    let (all, one) = (Scope { rate, ..scope(last(2)) }, "vm/7".parse().unwrap());
+    let task = ground.task().await;
+    let upid = task.upid().clone();
+    prune_datastore(&store, &all, &TimeZone::UTC, |_, _| true, &task).await.unwrap();
+    task.end(Ok(())).await;
+    let waited = store.budget().waited().rate;
+    assert!(!waited.is_zero());
+    assert!(ground.log(&upid).iter().any(|line| line == "at most 20 chunks a second, as was asked for"));
+    let plan = plan_group(&store, &Namespace::root(), &one, &last(1), &TimeZone::UTC).await.unwrap();
+    let task = ground.task().await;
+    let rate: Rate = "1/s".parse().unwrap();
+    prune_group(&store, &Namespace::root(), &one, &last(1), &plan, (true, rate), &task).await.unwrap();
+    task.end(Ok(())).await;
+    assert_eq!(
+        (store.budget().waited().rate, ground.left().len()),
+        (waited, 4),
+        "what only tells a plan need not wait"
+    );
+}
+
+#[tokio::test]
 async fn a_snapshot_protected_after_the_plan_stays() {
     let ground = Ground::new();
     let store = ground.open(Disk::real()).await;
@@ -296,7 +321,7 @@ async fn a_snapshot_protected_after_the_plan_stays() {
     store.remove_snapshot(&ns, &plan[2].snapshot).await.unwrap();
     let task = ground.task().await;
     let upid = task.upid().clone();
-    let report = prune_group(&store, &ns, &group, &last(1), &plan, false, &task).await.unwrap();
+    let report = prune_group(&store, &ns, &group, &last(1), &plan, (false, Rate::NONE), &task).await.unwrap();
     assert_eq!(report, Report { groups: 1, kept: 1, removed: 1, spared: 2, faults: 0 });
     task.end(Ok(())).await;
     assert_eq!(ground.log(&upid).last().unwrap(), "TASK WARNINGS: 2");
