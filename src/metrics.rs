@@ -568,7 +568,7 @@ pub static DATASTORE_FAILED: Metric = Metric::gauge(
 pub static DOUBTED_CHUNKS: Metric = Metric::gauge(
     "ringvault_datastore_doubted_chunks",
     &["datastore"],
-    "Chunks that a check or verification has found missing or bad and that were neither written anew nor verified since, at most 65536. Counted from the opening of the datastore.",
+    "Chunks that a check or verification has found missing or bad and that were neither written anew nor verified nor collected as garbage since, at most 65536. Counted from the opening of the datastore.",
 );
 /// When it was looked at.
 pub static CENSUS_TIME: Metric = Metric::gauge(

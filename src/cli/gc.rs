@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::admin::{Admin, Call, Shown, plain};
 use super::client::print_text;
-use super::job::{self, Waiting};
+use super::job::{self, Paced, Waiting};
 use crate::error::{Error, Result};
 use crate::types::DatastoreName;
 
@@ -15,6 +15,9 @@ const EXAMPLES: &str = "\
 Examples:
   Free the space of chunks that no backup uses any more, and watch:
     ringvault gc start main
+
+  By day, on a disk that others need too:
+    ringvault gc start main --rate 500/s
 
   From a script, with the figures of the run as JSON:
     ringvault gc start main --output json
@@ -46,6 +49,8 @@ enum Action {
         #[arg(long)]
         fresh: bool,
         #[command(flatten)]
+        paced: Paced,
+        #[command(flatten)]
         waiting: Waiting,
     },
     /// Show what the last complete run found, and when the next one is due
@@ -63,9 +68,9 @@ enum Action {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     const PATH: &str = "admin/datastore/{}/gc";
     match args.action {
-        Action::Start { store, fresh, waiting } => {
+        Action::Start { store, fresh, paced, waiting } => {
             let call = Call::new(Method::POST, PATH, &[store.as_str()]).flag("fresh", fresh);
-            job::run(&args.admin, &store, call, &waiting)
+            job::run(&args.admin, &store, paced.apply(call), &waiting)
         }
         Action::Status { store } => {
             let call = Call::new(Method::GET, PATH, &[store.as_str()]);

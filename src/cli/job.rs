@@ -11,6 +11,7 @@ use super::client::{Output, print_text};
 use super::follow::{Followed, Interrupt, follow};
 use crate::daemon::Administration;
 use crate::error::{Error, Result};
+use crate::store::Rate;
 use crate::types::DatastoreName;
 
 /// Seconds of an hour and of a minute.
@@ -23,6 +24,22 @@ pub struct Waiting {
     /// Only start it in the running server, print the name of its task and return at once
     #[arg(long)]
     detach: bool,
+}
+
+/// How fast the work may be.
+#[derive(clap::Args, Debug)]
+pub struct Paced {
+    /// Take at most so many chunks (500/s), MiB (20M/s) or both (500/s,20M/s) in a second, as the settings
+    /// background.chunks-per-second and background.mib-per-second of the datastore say for all its jobs together; those hold as well
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+}
+
+impl Paced {
+    /// With the rate, if one was given.
+    pub(super) fn apply(&self, call: Call) -> Call {
+        call.with("rate", self.rate.map(|rate| rate.to_string()))
+    }
 }
 
 /// Starts the task that a call answers, follows it, and prints what it came to.

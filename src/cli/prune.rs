@@ -6,7 +6,7 @@ use http::Method;
 
 use super::admin::{Admin, Call, Shown};
 use super::client::Output;
-use super::job::{self, Waiting};
+use super::job::{self, Paced, Waiting};
 use crate::error::Result;
 use crate::types::{DatastoreName, Group, Namespace};
 
@@ -18,7 +18,7 @@ Examples:
   Keep the last three snapshots of one group, and remove the rest:
     ringvault prune main vm/100 --keep-last 3
 
-A snapshot stays if any of the options wants it. Protected snapshots stay in any case.
+For --rate a snapshot that is removed counts as a chunk. A snapshot stays if any of the options wants it. Protected snapshots stay in any case.
 The space is free after the next garbage collection: ringvault gc start STORE";
 
 /// Remove snapshots that no keep option wants; Ctrl-C stops it
@@ -72,6 +72,9 @@ pub struct Args {
     dry_run: bool,
 
     #[command(flatten)]
+    paced: Paced,
+
+    #[command(flatten)]
     waiting: Waiting,
 }
 
@@ -90,8 +93,8 @@ fn call(args: &Args) -> Call {
         Some(_) => "admin/datastore/{}/prune",
         None => "admin/datastore/{}/prune-datastore",
     };
-    Call::new(Method::POST, path, &[args.store.as_str()])
-        .with("backup-type", args.group.as_ref().map(|group| group.ty().as_str()))
+    let call = args.paced.apply(Call::new(Method::POST, path, &[args.store.as_str()]));
+    call.with("backup-type", args.group.as_ref().map(|group| group.ty().as_str()))
         .with("backup-id", args.group.as_ref().map(Group::id))
         .with("ns", args.ns.as_ref().map(Namespace::to_string))
         .with("max-depth", args.max_depth)

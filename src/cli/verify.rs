@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 
 use super::admin::{Admin, Call};
-use super::job::{self, Waiting};
+use super::job::{self, Paced, Waiting};
 use crate::error::Result;
 use crate::jobs::verify::{NthPart, Percent};
 use crate::types::{DatastoreName, Group, Namespace, Snapshot};
@@ -23,6 +23,9 @@ Examples:
 
   A quick look at a twentieth of one group's chunks:
     ringvault verify main --group vm/100 --percent 5
+
+  No more than 20 MiB of reading in a second:
+    ringvault verify main --rate 20M/s
 
 What a verification finds bad is set aside, so that the next backup uploads it again, and its snapshots are marked as failed.
 With --percent and --n-of-m no snapshot is marked as verified, since not all of it was read.";
@@ -74,6 +77,9 @@ pub struct Args {
     n_of_m: Option<NthPart>,
 
     #[command(flatten)]
+    paced: Paced,
+
+    #[command(flatten)]
     waiting: Waiting,
 }
 
@@ -83,7 +89,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn call(args: &Args) -> Call {
-    let call = Call::new(Method::POST, "admin/datastore/{}/verify", &[args.store.as_str()]);
+    let call = args.paced.apply(Call::new(Method::POST, "admin/datastore/{}/verify", &[args.store.as_str()]));
     let group = args.snapshot.as_ref().map(Snapshot::group).or(args.group.as_ref());
     call.with("ns", args.ns.as_ref().map(Namespace::to_string))
         .with("max-depth", args.max_depth)
@@ -126,10 +132,12 @@ mod tests {
         let wanted =
             json!({ "backup-type": "ct", "backup-id": "1", "ignore-verified": false, "percent": "2.5", "seed": 4 });
         assert_eq!(sample, wanted);
+        assert_eq!(params("main --rate 20MiB/s,500/s").unwrap()["rate"], json!("500/s,20M/s"));
         assert_eq!(params("main --n-of-m 3/30 --max-depth 0").unwrap()["n-of-m"], json!("3/30"));
         for (line, part) in [
             ("main --n-of-m 31/30", "N from 1 to M"),
             ("main --percent 0", "more than 0"),
+            ("main --rate 500", "is no rate: chunks a second as '500/s'"),
             ("main --percent 5 --n-of-m 1/2", "cannot be used with"),
             ("main --seed 5", "--percent"),
             ("main --group vm/1 --snapshot vm/7/1970-01-01T00:00:09Z", "cannot be used with"),

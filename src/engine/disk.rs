@@ -135,6 +135,12 @@ pub(super) fn meta_of(m: &std::fs::Metadata) -> FileMeta {
     }
 }
 
+fn set_accessed(path: &Path, time: Timespec) -> io::Result<()> {
+    let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let times = Timestamps { last_access: time, last_modification: keep };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
 fn kind_of(t: std::fs::FileType) -> FileKind {
     if t.is_file() {
         FileKind::File
@@ -387,10 +393,16 @@ impl Disk {
         if let Some(sim) = &self.sim {
             return sim.touch(path);
         }
-        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-        let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        let times = Timestamps { last_access: now, last_modification: keep };
-        Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        set_accessed(path, Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW })
+    }
+
+    /// The same with another time than now.
+    pub fn set_accessed(&self, path: &Path, time: EpochSecs) -> io::Result<()> {
+        self.begin("utimensat", path)?;
+        if let Some(sim) = &self.sim {
+            return sim.set_accessed(path, time.0);
+        }
+        set_accessed(path, Timespec { tv_sec: time.0, tv_nsec: 0 })
     }
 
     /// Sets permission bits of a path, umask ignored.

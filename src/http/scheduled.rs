@@ -22,6 +22,7 @@ use crate::jobs::gc::{self, Manner};
 use crate::jobs::prune::{self, KeepOptions};
 use crate::jobs::state::{Again, JobKey, JobState};
 use crate::jobs::verify::{self, Filter, Part, Verification};
+use crate::store::Rate;
 use crate::task::TaskState;
 use crate::types::{AuthId, DatastoreName, NAMESPACE_DEPTH_MAX, Upid};
 
@@ -30,6 +31,9 @@ const PRUNE_JOB: &str = "prunejob";
 
 /// How jobs end that the end of the daemon cuts off.
 const CUT_OFF: [&str; 2] = [SHUTTING_DOWN, TASK_ABORTED];
+
+/// How a garbage collection runs that nobody asked for: a run that was cut off is gone on with, at the rate of the datastore.
+const AS_SCHEDULED: (Manner, Rate) = (Manner::Resume, Rate::NONE);
 
 /// Seconds of a minute.
 const MINUTE_SECS: i64 = 60;
@@ -63,7 +67,7 @@ pub async fn go_on_with_cut_off(app: &Arc<App>, now: EpochSecs) {
             app.jobs.touch(&job.key, now).await;
             continue;
         };
-        match start_with(app, &job.key, &superuser(), Manner::Resume, Some(next)).await {
+        match start_with(app, &job.key, &superuser(), AS_SCHEDULED, Some(next)).await {
             Ok(upid) => tracing::info!(key = %job.key, %upid, tries = next.tries, "a job that was cut off goes on"),
             Err(error) if matches!(error.kind(), Kind::Busy | Kind::Closed) => {
                 tracing::info!(key = %job.key, %error, "a job that was cut off has to wait");
@@ -113,7 +117,7 @@ pub async fn tick(app: &Arc<App>, now: EpochSecs) {
         if !state.is_some_and(is_due) {
             continue;
         }
-        match start_with(app, &job.key, &superuser(), Manner::Resume, Some(Again::default())).await {
+        match start_with(app, &job.key, &superuser(), AS_SCHEDULED, Some(Again::default())).await {
             Ok(upid) => tracing::info!(key = %job.key, %upid, "a scheduled job begins"),
             Err(error) if matches!(error.kind(), Kind::Busy | Kind::Closed) => {
                 tracing::info!(key = %job.key, %error, "a scheduled job has to wait");
@@ -138,16 +142,27 @@ type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// Errors: `Busy` while it runs; `NotFound` if there is none of that name; `Invalid` for a prune that would keep everything.
 pub async fn start(app: &Arc<App>, key: &JobKey, auth: &AuthId) -> Result<Upid> {
-    start_with(app, key, auth, Manner::Resume, None).await
+    start_with(app, key, auth, AS_SCHEDULED, None).await
 }
 
-/// Starts a garbage collection now, in this manner.
-pub async fn start_gc_by_hand(app: &Arc<App>, store: DatastoreName, manner: Manner, auth: &AuthId) -> Result<Upid> {
-    start_with(app, &JobKey::Gc(store), auth, manner, None).await
+/// Starts a garbage collection now, in this manner and at most this fast.
+pub async fn start_gc_by_hand(
+    app: &Arc<App>,
+    store: DatastoreName,
+    how: (Manner, Rate),
+    auth: &AuthId,
+) -> Result<Upid> {
+    start_with(app, &JobKey::Gc(store), auth, how, None).await
 }
 
 /// With `again`, the next daemon goes on with it if this one ends before it does.
-async fn start_with(app: &Arc<App>, key: &JobKey, auth: &AuthId, manner: Manner, again: Option<Again>) -> Result<Upid> {
+async fn start_with(
+    app: &Arc<App>,
+    key: &JobKey,
+    auth: &AuthId,
+    how: (Manner, Rate),
+    again: Option<Again>,
+) -> Result<Upid> {
     let loaded = app.config.get();
     let config = &loaded.config;
     let is_over = |state: &JobState| match state {
@@ -170,7 +185,7 @@ async fn start_with(app: &Arc<App>, key: &JobKey, auth: &AuthId, manner: Manner,
             let job = config.verify_jobs.iter().find(|verify| verify.job.id == *id);
             start_verify(app, job.ok_or_else(|| no_such("verify-job", id))?, auth).await?
         }
-        JobKey::Gc(store) => start_gc(app, store, manner, auth).await?,
+        JobKey::Gc(store) => start_gc(app, store, how, auth).await?,
     };
     claim.started(&upid, again).await;
     let (app, name) = (app.clone(), upid.clone());
@@ -202,7 +217,7 @@ async fn start_prune(app: &Arc<App>, section: &PruneJobSection, auth: &AuthId) -
     let store = app.datastore(&job.store)?;
     let worker_id = if job.ns.is_root() { job.store.to_string() } else { format!("{}:{}", job.store, job.ns) };
     let max_depth = job.max_depth.unwrap_or(NAMESPACE_DEPTH_MAX);
-    let scope = prune::Scope { ns: job.ns, max_depth, keep, dry_run: false };
+    let scope = prune::Scope { ns: job.ns, max_depth, keep, dry_run: false, rate: Rate::NONE };
     let started = work::start(app, auth, PRUNE_JOB, worker_id, move |task| async move {
         let zone = prune::local_zone(&store).await?;
         // It is the server that prunes: what the job covers was decided when it was made.
@@ -235,13 +250,13 @@ async fn start_verify(app: &Arc<App>, section: &VerifyJobSection, auth: &AuthId)
     Ok((started.upid, Box::pin(async move { drop(started.outcome.await) })))
 }
 
-async fn start_gc(app: &Arc<App>, store: &DatastoreName, manner: Manner, auth: &AuthId) -> Result<(Upid, Over)> {
+async fn start_gc(app: &Arc<App>, store: &DatastoreName, how: (Manner, Rate), auth: &AuthId) -> Result<(Upid, Over)> {
     let store = app.datastore(store)?;
     let lifecycle = app.lifecycle.clone();
     let (told, over) = oneshot::channel::<()>();
     // The daemon waits for the guard; what is dropped with it tells that the collection is over.
     let guard = (lifecycle.enter()?, told);
     let closing = async move { lifecycle.draining().await };
-    let upid = gc::start(store, manner, &app.tasks, auth, closing, guard).await?;
+    let upid = gc::start(store, how, &app.tasks, auth, closing, guard).await?;
     Ok((upid, Box::pin(async move { drop(over.await) })))
 }

@@ -3,11 +3,18 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::store::{BudgetShare, Waited};
+use crate::store::{BudgetShare, Rate, Waited};
 use crate::task::Task;
 
 /// What is shorter is not worth a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
+/// Tells the task the rate that was asked for, if one was.
+pub fn tell_rate(rate: &Rate, task: &Task) {
+    if let Some(words) = rate.words() {
+        task.log(format!("at most {words} a second, as was asked for"));
+    }
+}
 
 /// Does `work`, which asks `share`. The task is told when it is held back for the first time, for each cause, and at the end for how long it was.
 pub async fn told<T>(share: &BudgetShare, task: &Task, work: impl Future<Output = T>) -> T {

@@ -23,7 +23,7 @@ use super::lock::{DirLock, confirm_real, refuse_links};
 use super::snapshot::{GroupFilter, SnapshotDir, read_owner};
 use super::tree::{self, GroupInfo};
 use crate::engine::{Disk, LockMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
 
 /// Longest group notes that are read or written: more than a request can carry, and no danger to memory.
@@ -104,11 +104,19 @@ impl Datastore {
         changed.await
     }
 
-    /// The groups of a namespace with their owners, sorted; those whose owner cannot be told are logged and left out, as in listings.
-    pub async fn owned_groups(&self, ns: &Namespace) -> Result<Vec<(Group, AuthId)>> {
+    /// Every group of a namespace with its owner, sorted, or why nobody can tell whose it is, with the path of the file that should say so: that
+    /// costs no other group. One that has neither owner nor snapshots is left out, for it is just being made.
+    pub async fn owned_groups(&self, ns: &Namespace) -> Result<Vec<(Group, Result<AuthId>)>> {
         let groups = self.group_dirs(ns, &GroupFilter::default()).await?;
         let owned = self.each_group(ns, groups, |disk, layout, ns, group| {
-            Ok(tree::listed_owner(disk, layout, ns, &group).map(|owner| (group, owner)))
+            let path = layout.owner(ns, &group);
+            let owner = read_owner(disk, &path, &group);
+            let is_unowned = owner.as_ref().is_err_and(|e| e.errno() == Some(libc::ENOENT));
+            if is_unowned && tree::snapshots(disk, layout, ns, &group).is_ok_and(|snapshots| snapshots.is_empty()) {
+                return Ok(None);
+            }
+            let with_path = |e: Error| if e.kind() == Kind::Corrupt { e.context(format_args!("{path:?}")) } else { e };
+            Ok(Some((group, owner.map_err(with_path))))
         });
         Ok(owned.await?.into_iter().flatten().collect())
     }

@@ -72,7 +72,10 @@ pub use budget::{BackgroundConfig, Budget, Cause, Guest, Rate, Share as BudgetSh
 pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
-pub use collection::{Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, Pass, Remains, Removed};
+pub use collection::{
+    Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, LOOKED_AT_ONCE, LookedDir, Pass, Remains,
+    Removed,
+};
 pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, GcConfig, GcMethod, SyncLevel};
 pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};

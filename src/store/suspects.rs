@@ -51,6 +51,19 @@ impl Suspects {
         self.inner.lock().marked.len()
     }
 
+    /// All of them, each with the number of its latest mark.
+    pub(super) fn list(&self) -> Vec<(Digest, u64)> {
+        self.inner.lock().marked.iter().map(|(digest, number)| (*digest, *number)).collect()
+    }
+
+    /// It is gone and nobody wants it, unless somebody has marked it again since.
+    pub(super) fn forget(&self, digest: &Digest, number: u64) {
+        let mut inner = self.inner.lock();
+        if inner.marked.get(digest) == Some(&number) {
+            inner.marked.remove(digest);
+        }
+    }
+
     /// It was written anew, or seen to be whole.
     pub(super) fn clear(&self, digest: &Digest) {
         self.inner.lock().marked.remove(digest);
@@ -102,5 +115,17 @@ mod tests {
         suspects.clear(&digest(1));
         assert_eq!(suspects.count(), 0);
         assert!(!suspects.contains(&digest(1)));
+    }
+
+    #[test]
+    fn what_was_marked_again_is_not_forgotten() {
+        let suspects = Suspects::default();
+        suspects.mark([digest(1), digest(2)]);
+        let mut listed = suspects.list();
+        listed.sort_unstable_by_key(|(digest, _)| *digest);
+        assert_eq!(listed, [(digest(1), 1), (digest(2), 2)]);
+        suspects.mark([digest(2)]);
+        listed.iter().for_each(|(digest, number)| suspects.forget(digest, *number));
+        assert!(!suspects.contains(&digest(1)) && suspects.contains(&digest(2)));
     }
 }

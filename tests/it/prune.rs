@@ -161,10 +161,13 @@ async fn a_datastore_is_pruned_as_far_as_the_asker_may() {
     assert_eq!(there(&daemon, &old), [true; 4]);
     let (log, _) = run(json!({"keep-last": 1, "max-depth": 0, "ns": "a"})).await;
     assert_eq!(there(&daemon, &old), [true, true, false, true], "{log:#?}");
-    // A group without an owner is not listed, and so not pruned.
+    // A group without an owner is not pruned, and that is told.
     std::fs::remove_file(daemon.store().join("host/y/owner")).unwrap();
-    let (log, _) = run(json!({"keep-last": 1, "max-depth": 1})).await;
+    let (log, result) = run(json!({"keep-last": 1, "max-depth": 1})).await;
     assert_eq!(there(&daemon, &old), [false, true, false, true], "{log:#?}");
+    let warning = log.iter().find(|line| line.contains("group host/y is left out")).expect("a warning");
+    assert!(warning.contains("host/y/owner") && warning.contains("change-owner"), "{warning}");
+    assert_eq!(result, "WARNINGS: 1", "{log:#?}");
     std::fs::write(daemon.store().join("host/y/owner"), "tester@pbs!bench\n").unwrap();
     run(json!({"keep-last": 1})).await;
     assert_eq!(there(&daemon, &old), [false; 4]);
@@ -183,4 +186,33 @@ async fn a_datastore_is_pruned_as_far_as_the_asker_may() {
     assert_eq!(dry[0]["ns"], "a/b");
     let real = prune(&daemon, &place("a/b", "x", 0), json!({"keep-last": 1})).await.data();
     assert_eq!(real[0].get("ns"), None);
+}
+
+/// A rate for one run, in every call that starts one.
+#[tokio::test]
+async fn a_run_is_given_a_rate_over_rest() {
+    let daemon = Daemon::start();
+    for hours in 0..3 {
+        backup(&daemon, &Place::host("r", hours)).await;
+    }
+    let with_rate = |params: Value, rate: &str| with(params, "rate", json!(rate));
+    let first = Place::host("r", 0);
+    let group = with(with(group(&first), "keep-last", json!(2)), "use-task", json!(true));
+    for (call, params, rate, words) in [
+        ("verify", json!({}), "500/s,20M/s", "500 chunks and 20 MiB"),
+        ("prune", group.clone(), "50/s", "50 chunks"),
+        ("prune-datastore", json!({"keep-last": 1}), "7MiB/s", "7 MiB"),
+        ("gc", json!({}), "1000000/s", "1000000 chunks"),
+    ] {
+        let upid = ask(&daemon, BENCH, "POST", call, with_rate(params, rate)).await.data();
+        let (log, result) = task(&daemon, upid.as_str().expect("a UPID")).await;
+        assert_eq!(result, "OK", "{call}: {log:#?}");
+        let line = format!("at most {words} a second, as was asked for");
+        assert_eq!(log.iter().filter(|found| **found == line).count(), 1, "{call}: {log:#?}");
+        for wrong in ["500", "0/s", "5/s,6/s", "1048577M/s", "fast", ""] {
+            let refused = ask(&daemon, BENCH, "POST", call, with_rate(json!({}), wrong)).await;
+            refused.expect(400, "'rate'");
+        }
+    }
+    assert_eq!(there(&daemon, &[0, 1, 2].map(|hours| Place::host("r", hours))), [false, false, true]);
 }

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::job_status::add_collection_runs;
-use super::{Place, RequestContext, STORE, reply};
+use super::{Place, RATE, RequestContext, STORE, rate_of, reply};
 use crate::auth::Privileges;
 use crate::error::Result;
 use crate::http::params::{ParamKind, ParamSpec, Params};
@@ -66,6 +66,7 @@ pub(super) const ROUTES: &[Route] = &[
                 ParamKind::Boolean,
                 "Sweep all directories, even if a run was cut off that could be gone on with.",
             ),
+            RATE,
         ],
         returns: Returns::Data(Shape::Text),
         handler: |context, params| Box::pin(start(context, params)),
@@ -86,6 +87,7 @@ async fn start(context: RequestContext, params: Params) -> Result<Reply> {
     let place = Place::of(&params)?;
     let manner = if params.bool("fresh").unwrap_or(false) { Manner::Fresh } else { Manner::Resume };
     // As the schedule starts it, so that both know of each other.
-    let upid = scheduled::start_gc_by_hand(&context.app, place.store, manner, &context.auth).await?;
+    let upid =
+        scheduled::start_gc_by_hand(&context.app, place.store, (manner, rate_of(&params)?), &context.auth).await?;
     reply(upid.to_string())
 }

@@ -35,6 +35,7 @@ use super::rights::snapshot_of;
 use super::router::{Reply, Router};
 use crate::error::Result;
 use crate::store::Datastore;
+use crate::store::Rate;
 use crate::types::{DatastoreName, Namespace};
 
 /// All calls.
@@ -74,6 +75,13 @@ const BACKUP_TYPE: ParamSpec = ParamSpec::required("backup-type", ParamKind::BAC
 const BACKUP_ID: ParamSpec = ParamSpec::required("backup-id", ParamKind::SAFE_ID, "Id of the group.");
 const BACKUP_TIME: ParamSpec = ParamSpec::required("backup-time", ParamKind::BACKUP_TIME, "Time of the snapshot.");
 
+/// Of a job that somebody starts.
+const RATE: ParamSpec = ParamSpec::optional(
+    "rate",
+    ParamKind::Text { pattern: Rate::PATTERN, min: 3, max: 32, matches: |text| text.parse::<Rate>().is_ok() },
+    "How many chunks (`500/s`), MiB (`20M/s`) or both (`500/s,20M/s`) this run takes in a second at most; the rate of the datastore holds as well.",
+);
+
 /// Of changes of the configuration.
 const CONFIG_DIGEST: ParamSpec = ParamSpec::optional(
     "digest",
@@ -86,6 +94,10 @@ const SNAPSHOT_PARAMS: &[ParamSpec] = &[STORE, NS, BACKUP_TYPE, BACKUP_ID, BACKU
 
 fn reply(value: impl Serialize) -> Result<Reply> {
     Outcome::of(value).map(Reply::Data)
+}
+
+fn rate_of(params: &Params) -> Result<Rate> {
+    Ok(params.parsed_opt("rate")?.unwrap_or_default())
 }
 
 /// Where a request acts: a namespace of a datastore.

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::keep::{DAILY, HOURLY, LAST, MONTHLY, WEEKLY, YEARLY};
-use super::{BACKUP_ID, BACKUP_TYPE, NS, Place, RequestContext, STORE, reply};
+use super::{BACKUP_ID, BACKUP_TYPE, NS, Place, RATE, RequestContext, STORE, rate_of, reply};
 use crate::auth::Privileges;
 use crate::error::{Error, Result};
 use crate::http::params::{ParamKind, ParamSpec, Params};
@@ -52,6 +52,7 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional("use-task", ParamKind::Boolean, "Answers with the UPID of the task at once.")
                 .or("false"),
             ParamSpec::optional("max-depth", DEPTH, "Without meaning here: a group lies in one namespace."),
+            RATE,
         ],
         returns: Returns::Data(Shape::OneOf(&[Shape::Array(&ROW), Shape::Text])),
         handler: |context, params| Box::pin(group(context, params)),
@@ -74,6 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional("dry-run", ParamKind::Boolean, "Removes nothing, and only logs what would stay.")
                 .or("false"),
             ParamSpec::optional("max-depth", DEPTH, "How many levels of namespaces below.").or("7"),
+            RATE,
         ],
         returns: Returns::UPID,
         handler: |context, params| Box::pin(datastore(context, params)),
@@ -87,6 +89,7 @@ async fn group(context: RequestContext, params: Params) -> Result<Reply> {
     let keep = keep_options(&params);
     let dry_run = params.bool("dry-run").unwrap_or(false);
     let use_task = params.bool("use-task").unwrap_or(false);
+    let rate = rate_of(&params)?;
     let zone = prune::local_zone(&store).await?;
     let plan = prune::plan_group(&store, &place.ns, &group, &keep, &zone).await?;
     let rows: Vec<Value> = plan.iter().map(|decision| row(decision, dry_run.then_some(&place.ns))).collect();
@@ -95,7 +98,7 @@ async fn group(context: RequestContext, params: Params) -> Result<Reply> {
     }
     let worker_id = group_worker_id(&place, &group);
     let work = move |task: Arc<Task>| async move {
-        let report = prune::prune_group(&store, &place.ns, &group, &keep, &plan, dry_run, &task).await?;
+        let report = prune::prune_group(&store, &place.ns, &group, &keep, &plan, (dry_run, rate), &task).await?;
         report.result().map_err(Error::invalid)
     };
     // In the background in any case: a client that goes away must not leave half of it.
@@ -116,6 +119,7 @@ async fn datastore(context: RequestContext, params: Params) -> Result<Reply> {
         max_depth: max_depth.unwrap_or(NAMESPACE_DEPTH_MAX),
         keep: keep_options(&params),
         dry_run: params.bool("dry-run").unwrap_or(false),
+        rate: rate_of(&params)?,
     };
     let worker_id = place.store.to_string();
     let (app, auth, name) = (context.app.clone(), context.auth.clone(), place.store);

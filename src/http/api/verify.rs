@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::{NS, Place, RequestContext, STORE, reply};
+use super::{NS, Place, RATE, RequestContext, STORE, rate_of, reply};
 use crate::auth::{AclPath, Privileges};
 use crate::error::{Error, Kind, Result};
 use crate::http::params::{ParamErrors, ParamKind, ParamSpec, Params};
@@ -71,6 +71,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
         ParamSpec::optional("percent", PERCENT, "Read only a random sample of the chunks, so many percent of them."),
         ParamSpec::optional("seed", SEED, "Choose the sample as the run did that told this seed."),
         ParamSpec::optional("n-of-m", N_OF_M, "Read only part N of M of the chunks: `N/M`, the same part each time."),
+        RATE,
     ],
     returns: Returns::UPID,
     handler: |context, params| Box::pin(verify(context, params)),
@@ -95,7 +96,8 @@ async fn verify(context: RequestContext, params: Params) -> Result<Reply> {
         recheck_marked: params.bool("recheck-marked").unwrap_or(true),
     };
     let compute = context.app.compute.clone();
-    let job = Verification { store, compute, scope, filter, part, permit: permit(&context, &place) };
+    let (rate, permit) = (rate_of(&params)?, permit(&context, &place));
+    let job = Verification { store, compute, scope, filter, part, rate, permit };
     let (worker, lifecycle) = (job.worker(), context.app.lifecycle.clone());
     // The daemon waits for the guard before it ends, and a verification ends as soon as it is asked to.
     let guard = lifecycle.enter()?;

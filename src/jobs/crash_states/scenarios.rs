@@ -62,7 +62,7 @@ pub(super) async fn play(world: &World, scenario: &str) -> Result<()> {
         }
         "prune" => {
             let keep = KeepOptions { last: 1, ..KeepOptions::default() };
-            let scope = prune::Scope { ns: root(), max_depth: 7, keep, dry_run: false };
+            let scope = prune::Scope { ns: root(), max_depth: 7, keep, dry_run: false, rate: crate::store::Rate::NONE };
             world.give_up(&World::snapshot("host/a", 0));
             let task = world.task().await;
             let report = prune::prune_datastore(&world.store, &scope, &TimeZone::UTC, |_, _| true, &task).await?;

@@ -9,9 +9,9 @@ use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
 use super::resume::{self, Manner, Progress, Trail, sample_left, unnamed};
 use super::sweep::{Progress as Told, Rule, sweep};
 use crate::error::{Error, Kind, Result, SHUTTING_DOWN};
-use crate::jobs::budget::told;
+use crate::jobs::budget::{tell_rate, told};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
-use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method};
+use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method, Rate};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
 
@@ -29,18 +29,19 @@ pub struct GcReport {
     pub swept: Swept,
 }
 
-/// Starts a garbage collection as a task, which ends early when somebody aborts it, or when `closing` resolves. `guard` is kept until it is over.
+/// Starts a garbage collection as a task, which ends early when somebody aborts it, or when `closing` resolves. `guard` is kept until it is over. `rate`
+/// holds for this run, beside that of the datastore.
 ///
 /// Errors: `Busy` while another one runs on this datastore, or while another process uses it.
 pub async fn start(
     store: Datastore,
-    manner: Manner,
+    (manner, rate): (Manner, Rate),
     tasks: &Registry,
     auth: &AuthId,
     closing: impl Future<Output = ()> + Send + 'static,
     guard: impl Send + 'static,
 ) -> Result<Upid> {
-    let collection = begin(&store).await?;
+    let collection = begin_at(&store, rate).await?;
     let task = match tasks.start(WORKER_TYPE, Some(store.name().to_string()), auth).await {
         Ok(task) => task,
         Err(e) => {
@@ -50,6 +51,7 @@ pub async fn start(
     };
     let upid = task.upid().clone();
     task.is_run_of(store.name(), RunKind::Gc);
+    tell_rate(&rate, &task);
     tokio::spawn(async move {
         let result = run(&store, manner, collection, &task, closing).await;
         task.end(result.map(drop).map_err(|e| e.to_string())).await;
@@ -60,7 +62,11 @@ pub async fn start(
 
 /// Takes the right to remove chunks.
 pub async fn begin(store: &Datastore) -> Result<Collection> {
-    store.begin_collection().await.map_err(|e| match e.kind() {
+    begin_at(store, Rate::NONE).await
+}
+
+async fn begin_at(store: &Datastore, rate: Rate) -> Result<Collection> {
+    store.begin_collection_at(rate).await.map_err(|e| match e.kind() {
         Kind::Busy => e.context(format_args!("unable to start garbage collection on datastore '{}'", store.name())),
         _ => e,
     })
@@ -150,6 +156,7 @@ async fn collect_from(
         if swept.unmet > unmet_before {
             name_missing(&pass, store, &files, task).await?;
         }
+        pass.forget_doubts().await?;
         // Digests are spread evenly, so the next pass will hold about as many directories.
         (next, width) = (range.end, range.end - range.start);
     }

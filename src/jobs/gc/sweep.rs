@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::io::Errno;
+
 use super::cutoff::{Cutoff, Verdict};
 use super::mark::{count, cut_off};
 use super::report::Swept;
@@ -14,7 +16,7 @@ use super::resume::{self, Trail};
 use crate::engine::FileStat;
 use crate::error::{Error, Result};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
-use crate::store::{ChunkName, GcMethod as Method, Pass, Remains, Removed};
+use crate::store::{ChunkName, DirListing, GcMethod as Method, LOOKED_AT_ONCE, LookedDir, Pass, Remains, Removed};
 use crate::task::Task;
 
 /// Directories that are worked on at a time: half of the pool, so that backups are served in between.
@@ -47,7 +49,7 @@ pub(super) struct Progress {
 #[derive(Debug, Default)]
 struct Dir {
     swept: Swept,
-    unreadable: Vec<(ChunkName, rustix::io::Errno)>,
+    unreadable: Vec<(ChunkName, Errno)>,
 }
 
 /// Sweeps the directories of a pass, and adds what they had to `swept`. On an error no further directory is begun, and those that are begun
@@ -61,18 +63,26 @@ pub(super) async fn sweep(
     let dirs = pass.chunk_dirs().await?;
     let mut absent = dirs.unmet.into_iter().peekable();
     let mut left = dirs.present.into_iter();
+    let at_once = match rule.method {
+        Method::Memory => 1,
+        Method::AccessTime => LOOKED_AT_ONCE,
+    };
     let mut running = VecDeque::new();
+    let mut done = VecDeque::new();
     let mut failure = None;
     loop {
-        while failure.is_none()
-            && running.len() < DIRS_IN_FLIGHT
-            && let Some(prefix) = left.next()
-        {
+        while failure.is_none() && running.len() < DIRS_IN_FLIGHT {
+            let prefixes: Vec<u16> = left.by_ref().take(at_once).collect();
+            let Some(first) = prefixes.first().copied() else { break };
             let (pass, rule) = (pass.clone(), rule.clone());
-            running.push_back((prefix, tokio::spawn(async move { sweep_dir(&pass, prefix, &rule).await })));
+            running.push_back((first, tokio::spawn(async move { sweep_dirs(&pass, &prefixes, &rule).await })));
         }
-        let Some((prefix, dir)) = running.pop_front() else { break };
-        match dir.await.map_err(cut_off).and_then(|dir| dir) {
+        if done.is_empty() {
+            let Some((first, dirs)) = running.pop_front() else { break };
+            done = dirs.await.unwrap_or_else(|e| [(first, Err(cut_off(e)))].into());
+        }
+        let Some((prefix, dir)) = done.pop_front() else { continue };
+        match dir {
             Ok(dir) => {
                 progress.tell(prefix, swept.chunks, &dir, task);
                 swept.add(&dir.swept);
@@ -125,12 +135,46 @@ fn percentage(dirs: u32) -> u32 {
     dirs * 100 / DIRS
 }
 
-async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
-    let remains = match rule.method {
-        Method::Memory => Remains::Sample(rule.sample.load(Ordering::Relaxed)),
-        Method::AccessTime => Remains::All,
+/// What comes of directories that follow one another, in their order, up to the first error.
+async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule) -> VecDeque<(u16, Result<Dir>)> {
+    let mut swept = VecDeque::with_capacity(prefixes.len());
+    let (looked, ended) = match rule.method {
+        Method::Memory => {
+            for prefix in prefixes {
+                swept.push_back((*prefix, sweep_dir(pass, *prefix, rule).await));
+            }
+            return swept;
+        }
+        Method::AccessTime => pass.look(prefixes).await,
     };
-    let listing = pass.list_chunks(prefix, remains).await?;
+    for LookedDir { prefix, listing, stats } in looked {
+        let dir = judge(pass, rule, listing, stats).await;
+        let is_through = dir.is_ok();
+        swept.push_back((prefix, dir));
+        if !is_through {
+            return swept;
+        }
+    }
+    let next = prefixes.get(swept.len());
+    swept.extend(next.zip(ended.err()).map(|(prefix, e)| (*prefix, Err(e))));
+    swept
+}
+
+/// A directory whose live chunks are of no interest, but for a sample.
+async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
+    let listing = pass.list_chunks(prefix, Remains::Sample(rule.sample.load(Ordering::Relaxed))).await?;
+    let names: Vec<ChunkName> = listing.candidates.iter().map(|candidate| candidate.name).collect();
+    let stats = pass.stat(&names).await?;
+    judge(pass, rule, listing, stats).await
+}
+
+/// Decides about what lies in a directory, and removes what is to go.
+async fn judge(
+    pass: &Pass,
+    rule: &Rule,
+    listing: DirListing,
+    stats: Vec<Result<Option<FileStat>, Errno>>,
+) -> Result<Dir> {
     let mut dir = Dir::default();
     dir.swept.unmet = listing.unmet;
     dir.swept.unasked_chunks = listing.live;
@@ -138,8 +182,6 @@ async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
     if listing.candidates.is_empty() {
         return Ok(dir);
     }
-    let names: Vec<ChunkName> = listing.candidates.iter().map(|candidate| candidate.name).collect();
-    let stats = pass.stat(&names).await?;
     let mut old = Vec::new();
     let mut sampled = 0;
     for (candidate, stat) in listing.candidates.iter().zip(stats) {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::retention::{Candidate, KeepOptions, Mark, marks};
 use crate::error::{Error, Kind, Result, TASK_ABORTED};
-use crate::jobs::budget::told;
+use crate::jobs::budget::{tell_rate, told};
 use crate::store::{BudgetShare, Datastore, Operation, Rate, SnapshotState, Turn};
 use crate::task::{RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot};
@@ -39,6 +39,8 @@ pub struct Scope {
     pub keep: KeepOptions,
     /// Whether nothing is removed, only said.
     pub dry_run: bool,
+    /// How fast snapshots are removed, beside the rate of the datastore; each counts as a chunk.
+    pub rate: Rate,
 }
 
 /// What a prune came to.
@@ -112,16 +114,16 @@ pub async fn prune_group(
     group: &Group,
     keep: &KeepOptions,
     plan: &[Decision],
-    dry_run: bool,
+    (dry_run, rate): (bool, Rate),
     task: &Task,
 ) -> Result<Report> {
     let _operation = store.begin_operation(operation(dry_run))?;
     task.log(format!("pruning group {group}{} of datastore '{}'", within(ns), store.name()));
-    head(keep, dry_run, task);
+    head(keep, (dry_run, rate), task);
     if !dry_run {
         task.is_run_of(store.name(), RunKind::PruneGroup);
     }
-    let share = store.budget().share(Rate::NONE);
+    let share = store.budget().share(rate);
     let report = told(&share, task, carry_out(store, ns, plan, dry_run, (&share, task))).await?;
     task.log(summary(&report, dry_run));
     task.figures(&report);
@@ -134,7 +136,7 @@ fn operation(dry_run: bool) -> Operation {
 }
 
 /// What a log begins with.
-fn head(keep: &KeepOptions, dry_run: bool, task: &Task) {
+fn head(keep: &KeepOptions, (dry_run, rate): (bool, Rate), task: &Task) {
     task.log(match keep.keeps_all() {
         true => "retention: no keep option is given, so all snapshots stay".to_owned(),
         false => format!("retention: {keep}"),
@@ -142,6 +144,7 @@ fn head(keep: &KeepOptions, dry_run: bool, task: &Task) {
     if dry_run {
         task.log("dry run: nothing is removed");
     }
+    tell_rate(&rate, task);
 }
 
 async fn carry_out(
@@ -192,7 +195,7 @@ pub async fn prune_datastore(
     may: impl Fn(&Namespace, &AuthId) -> bool + Send,
     task: &Task,
 ) -> Result<Report> {
-    let share = store.budget().share(Rate::NONE);
+    let share = store.budget().share(scope.rate);
     told(&share, task, prune_all(store, scope, zone, may, (&share, task))).await
 }
 
@@ -203,16 +206,17 @@ async fn prune_all(
     may: impl Fn(&Namespace, &AuthId) -> bool + Send,
     (share, task): (&BudgetShare, &Task),
 ) -> Result<Report> {
-    let Scope { ns, max_depth, keep, dry_run } = scope;
+    let Scope { ns, max_depth, keep, dry_run, rate } = scope;
     let _operation = store.begin_operation(operation(*dry_run))?;
     task.log(format!("pruning datastore '{}'{}, at most {max_depth} levels down", store.name(), within(ns)));
-    head(keep, *dry_run, task);
+    head(keep, (*dry_run, *rate), task);
     if !*dry_run {
         task.is_run_of(store.name(), RunKind::Prune);
     }
     if !store.namespace_exists(ns).await? {
         return Err(Error::not_found(format!("namespace '{ns}' not found")));
     }
+    let superuser: AuthId = "root@pam".parse()?;
     let mut total = Report::default();
     for ns in store.namespaces(ns, Some(*max_depth)).await? {
         stop_if_asked(task).await?;
@@ -226,9 +230,24 @@ async fn prune_all(
                 continue;
             }
         };
-        for (group, owner) in groups.into_iter().filter(|(_, owner)| may(&ns, owner)) {
+        for (group, owner) in groups {
             stop_if_asked(task).await?;
             let place = within(&ns);
+            let owner = match owner {
+                Ok(owner) if may(&ns, &owner) => owner,
+                Ok(_) => continue,
+                Err(e) => {
+                    // Whose it is cannot be told, so it concerns those alone who may prune everybody's.
+                    if may(&ns, &superuser) {
+                        task.warn(format!(
+                            "group {group}{place} is left out, for nobody can tell whose it is: {}",
+                            with_remedy(store, &e)
+                        ));
+                        total.faults += u64::from(e.errno() != Some(libc::ENOENT));
+                    }
+                    continue;
+                }
+            };
             task.log(format!("group {group}{place}, owner {owner}"));
             let pruned = match plan_group(store, &ns, &group, keep, zone).await {
                 Ok(plan) => carry_out(store, &ns, &plan, *dry_run, (share, task)).await?,
@@ -268,6 +287,14 @@ fn summary(report: &Report, dry_run: bool) -> String {
         text += &format!(", {faults} failures");
     }
     text
+}
+
+/// For the reader of the log: what to do about an owner that cannot be read.
+fn with_remedy(store: &Datastore, error: &Error) -> String {
+    let store = store.name();
+    format!(
+        "{error} - let the daemon read that file, or give the group an owner: POST admin/datastore/{store}/change-owner"
+    )
 }
 
 /// Whether trying again later would not help by itself.

@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::{Clock, EpochSecs};
 use crate::engine::{Disk, Engine, EngineConfig, Fault};
 use crate::error::Result;
-use crate::store::{Datastore, DatastoreConfig, SyncLevel};
+use crate::store::{Datastore, DatastoreConfig, Rate, SyncLevel};
 use crate::task::{Registry, Task};
 use crate::types::{AuthId, Group, Namespace, Upid};
 
@@ -95,7 +95,7 @@ impl Ground {
 }
 
 fn scope(keep: KeepOptions) -> Scope {
-    Scope { ns: Namespace::root(), max_depth: 7, keep, dry_run: false }
+    Scope { ns: Namespace::root(), max_depth: 7, keep, dry_run: false, rate: Rate::NONE }
 }
 
 fn last(last: u64) -> KeepOptions {
@@ -229,6 +229,85 @@ async fn only_groups_that_may_be_pruned_are() {
     task.end(Ok(())).await;
 }
 
+/// Makes a file impossible to read, as it is for a daemon that is not root.
+#[derive(Debug)]
+struct Unreadable(&'static str);
+
+impl Fault for Unreadable {
+    fn before(&self, op: &'static str, path: Option<&Path>) -> io::Result<()> {
+        match path {
+            Some(path) if op == "open" && path.ends_with(self.0) => Err(io::Error::from_raw_os_error(libc::EACCES)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_whose_owner_cannot_be_told_is_named_and_left_out() {
+    let all = |_: &Namespace, _: &AuthId| true;
+    let own = |_: &Namespace, owner: &AuthId| owner.to_string().starts_with("tester@pbs");
+    for (owner, unreadable, may, says, ends) in [
+        ("x", true, true, "(os error 13)", "TASK ERROR: pruning failed in one place, see the log"),
+        ("nonsense", false, true, "not a valid user id", "TASK ERROR: pruning failed in one place, see the log"),
+        ("", false, true, "(os error 2)", "TASK WARNINGS: 1"),
+        // It concerns those alone who may prune everybody's.
+        ("nonsense", false, false, "", "TASK OK"),
+    ] {
+        let ground = Ground::new();
+        let path = ground.base().join("vm/7/owner");
+        match owner {
+            "" => std::fs::remove_file(&path).unwrap(),
+            text => std::fs::write(&path, text).unwrap(),
+        }
+        // A group that is just being made has neither an owner nor a snapshot.
+        std::fs::create_dir(ground.base().join("host/new")).unwrap();
+        let disk = if unreadable { Disk::with_fault(Arc::new(Unreadable("vm/7/owner"))) } else { Disk::real() };
+        let store = ground.open(disk).await;
+        let task = ground.task().await;
+        let upid = task.upid().clone();
+        let may = if may { all as fn(&Namespace, &AuthId) -> bool } else { own };
+        let report = prune_datastore(&store, &scope(last(1)), &TimeZone::UTC, may, &task).await.unwrap();
+        task.end(report.result()).await;
+        let log = ground.log(&upid);
+        assert_eq!((report.groups, report.removed, log.last().unwrap().as_str()), (1, 3, ends), "{log:?}");
+        assert_eq!(ground.left().keys().filter(|name| name.starts_with("vm")).count(), 4);
+        let warned: Vec<&String> = log.iter().filter(|line| line.contains("vm/7")).collect();
+        if says.is_empty() {
+            assert!(warned.is_empty(), "{log:?}");
+            continue;
+        }
+        let file = format!("{path:?}");
+        for part in ["group vm/7 is left out", &file, says, "let the daemon read that file", "store1/change-owner"] {
+            assert!(warned[0].contains(part), "{part}: {log:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_prune_with_a_rate_of_its_own_keeps_it() {
+    let ground = Ground::new();
+    let store = ground.open(Disk::real()).await;
+    let rate: Rate = "20/s".parse().unwrap();
+    let (all, one) = (Scope { rate, ..scope(last(2)) }, "vm/7".parse().unwrap());
+    let task = ground.task().await;
+    let upid = task.upid().clone();
+    prune_datastore(&store, &all, &TimeZone::UTC, |_, _| true, &task).await.unwrap();
+    task.end(Ok(())).await;
+    let waited = store.budget().waited().rate;
+    assert!(!waited.is_zero());
+    assert!(ground.log(&upid).iter().any(|line| line == "at most 20 chunks a second, as was asked for"));
+    let plan = plan_group(&store, &Namespace::root(), &one, &last(1), &TimeZone::UTC).await.unwrap();
+    let task = ground.task().await;
+    let rate: Rate = "1/s".parse().unwrap();
+    prune_group(&store, &Namespace::root(), &one, &last(1), &plan, (true, rate), &task).await.unwrap();
+    task.end(Ok(())).await;
+    assert_eq!(
+        (store.budget().waited().rate, ground.left().len()),
+        (waited, 4),
+        "what only tells a plan need not wait"
+    );
+}
+
 #[tokio::test]
 async fn a_snapshot_protected_after_the_plan_stays() {
     let ground = Ground::new();
@@ -242,7 +321,7 @@ async fn a_snapshot_protected_after_the_plan_stays() {
     store.remove_snapshot(&ns, &plan[2].snapshot).await.unwrap();
     let task = ground.task().await;
     let upid = task.upid().clone();
-    let report = prune_group(&store, &ns, &group, &last(1), &plan, false, &task).await.unwrap();
+    let report = prune_group(&store, &ns, &group, &last(1), &plan, (false, Rate::NONE), &task).await.unwrap();
     assert_eq!(report, Report { groups: 1, kept: 1, removed: 1, spared: 2, faults: 0 });
     task.end(Ok(())).await;
     assert_eq!(ground.log(&upid).last().unwrap(), "TASK WARNINGS: 2");

@@ -13,8 +13,8 @@ use super::scope::{Filter, Scope, group_order, is_benchmark};
 use super::snapshot::{Outcome, path_of};
 use crate::engine::ComputePool;
 use crate::error::{Result, SHUTTING_DOWN, TASK_ABORTED};
-use crate::jobs::budget::told;
-use crate::store::{Datastore, GroupInfo, Operation};
+use crate::jobs::budget::{tell_rate, told};
+use crate::store::{Datastore, GroupInfo, Operation, Rate};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Group, Namespace, Snapshot, Upid};
 
@@ -47,6 +47,8 @@ pub struct Verification {
     pub filter: Filter,
     /// Which chunks of what is verified are read.
     pub part: Part,
+    /// How fast it may be, beside the rate of the datastore.
+    pub rate: Rate,
     /// Which groups of a namespace; for a group or snapshot the caller has asked already.
     pub permit: Permit,
 }
@@ -88,7 +90,7 @@ impl Verification {
     /// A job of the configuration as it was when it became due; its task is of type [`JOB_WORKER_TYPE`] and has the id `STORE:JOB`. Jobs run
     /// as the superuser.
     pub fn job(store: Datastore, compute: ComputePool, scope: Scope, filter: Filter) -> Self {
-        Self { store, compute, scope, filter, part: Part::All, permit: everybody() }
+        Self { store, compute, scope, filter, part: Part::All, rate: Rate::NONE, permit: everybody() }
     }
 
     /// Starts it as a task of `auth`. It stops when somebody aborts the task, and when `closing` resolves: the daemon ends. `guard` is let go
@@ -142,7 +144,9 @@ impl Verification {
     /// The same, or until the daemon ends. With `is_kept`, what it sees is kept for the next run that is called as this one, and what one before it
     /// has seen that was cut off is not looked at again.
     async fn run_until(&self, task: &Task, closing: impl Future<Output = ()>, is_kept: bool) -> Result<(), String> {
-        let mut bench = Bench { part: self.part, ..Bench::new(&self.store, &self.compute, task) };
+        let share = self.store.budget().share(self.rate);
+        let mut bench = Bench { part: self.part, share: share.clone(), ..Bench::new(&self.store, &self.compute, task) };
+        tell_rate(&self.rate, task);
         // A new backup's is the only one of a snapshot that is called so.
         let is_new = matches!(self.scope, Scope::Snapshot(..)) && task.upid().worker_type == "verify";
         task.is_run_of(self.store.name(), if is_new { RunKind::VerifyNew } else { RunKind::Verify });
@@ -154,7 +158,6 @@ impl Verification {
             told.into_iter().for_each(|line| task.log(line));
             (bench.seen, bench.trail) = (seen, Some(trail));
         }
-        let share = bench.share.clone();
         let mut failures = Failures::default();
         let walked = tokio::select! {
             biased;

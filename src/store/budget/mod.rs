@@ -15,6 +15,7 @@ mod back_off;
 mod bucket;
 mod latency;
 mod pressure;
+mod rate;
 mod rule;
 
 use std::fmt;
@@ -26,7 +27,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub use self::rule::{BackgroundConfig, Cause, Rate};
+pub use self::rate::Rate;
+pub use self::rule::{BackgroundConfig, Cause};
 use self::rule::{Buckets, Rule, Verdict};
 use crate::sync::Mutex;
 

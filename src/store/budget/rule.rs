@@ -5,20 +5,7 @@ use std::time::Duration;
 
 use super::back_off::{Allowed, BackOff, PAUSE_MAX};
 use super::bucket::Bucket;
-
-/// How fast background work may be at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    /// Chunks read, looked at or removed a second; a directory, and a block of an index, count as one too. `None`: no limit.
-    pub chunks: Option<NonZeroU64>,
-    /// Bytes read a second, of chunks and indexes. `None`: no limit.
-    pub bytes: Option<NonZeroU64>,
-}
-
-impl Rate {
-    /// Without limits.
-    pub const NONE: Self = Self { chunks: None, bytes: None };
-}
+use super::rate::Rate;
 
 /// What background work is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

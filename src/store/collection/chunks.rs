@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Pass, Run, Shared};
 use crate::clock::EpochSecs;
-use crate::engine::{Class, Disk, FileKind, FileStat, NamesBuffer, StatBatch};
+use crate::engine::{Class, Disk, FileKind, FileMeta, FileStat, NamesBuffer, StatBatch};
 use crate::error::Result;
 use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
@@ -98,7 +98,7 @@ impl ChunkName {
         }
     }
 
-    fn path(&self, layout: &Layout) -> PathBuf {
+    pub(super) fn path(&self, layout: &Layout) -> PathBuf {
         layout.chunk_dir(self.digest.prefix()).join(self.to_string())
     }
 }
@@ -203,7 +203,7 @@ fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
     Ok(dirs)
 }
 
-fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) -> Result<DirListing> {
+pub(super) fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) -> Result<DirListing> {
     let named: Vec<(ChunkName, FileKind)> = names(disk, shared, prefix)?;
     let there: HashSet<Digest> = named.iter().filter(|(n, _)| n.bad.is_none()).map(|(n, _)| n.digest).collect();
     let mut listing = DirListing::default();
@@ -260,9 +260,12 @@ fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Vec<(ChunkName, Fi
     Ok(known)
 }
 
-fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat> {
-    let meta = disk.lstat(path)?;
-    Ok(FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed })
+pub(super) fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat> {
+    disk.lstat(path).map(|meta| file_stat(&meta))
+}
+
+pub(super) fn file_stat(meta: &FileMeta) -> FileStat {
+    FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed }
 }
 
 fn remove_claimed(
@@ -288,7 +291,7 @@ fn remove_claimed(
 }
 
 /// In this order: a session that ends between the two questions has told the watch what its indexes name before it stops to keep.
-fn is_wanted(shared: &Shared, digest: &Digest, keepers: &[Arc<dyn Keeper>]) -> bool {
+pub(super) fn is_wanted(shared: &Shared, digest: &Digest, keepers: &[Arc<dyn Keeper>]) -> bool {
     keepers.iter().any(|keeper| keeper.keeps(digest)) || shared.live.lock().contains(digest)
 }
 

@@ -12,7 +12,9 @@
 
 mod access_time;
 mod chunks;
+mod doubts;
 mod indexes;
+mod looks;
 mod progress;
 mod reserve;
 
@@ -23,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
+pub use self::looks::{LOOKED_AT_ONCE, LookedDir};
 use super::Datastore;
 use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};

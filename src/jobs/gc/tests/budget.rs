@@ -45,6 +45,25 @@ async fn a_collection_that_waits_stops_when_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn a_collection_with_a_rate_of_its_own_keeps_it() {
+    let machine = Machine::new();
+    let scene = with_garbage(&machine, BackgroundConfig::default()).await;
+    let how = (Manner::default(), at(40).rate);
+    let (guard, over) = tokio::sync::oneshot::channel::<()>();
+    let upid =
+        super::super::start(scene.store.clone(), how, &scene.tasks, &auth(), std::future::pending(), guard).await;
+    drop(over.await);
+    let log = std::fs::read_to_string(scene.tasks.log_path(&upid.unwrap())).unwrap();
+    assert!(log.contains("at most 40 chunks a second, as was asked for"), "{log}");
+    assert_eq!(scene.chunks().len(), 3);
+    assert!(scene.store.budget().waited().rate > Duration::ZERO);
+    // The next one has none.
+    let before = scene.store.budget().waited();
+    scene.collect().await;
+    assert_eq!(scene.store.budget().waited(), before);
+}
+
+#[tokio::test]
 async fn a_collection_that_was_held_back_says_so_once_and_how_long() {
     let machine = Machine::new();
     let scene = with_garbage(&machine, at(40)).await;

@@ -1,6 +1,7 @@
 //! Garbage collection against datastores of a few chunks, whose access times are set by hand.
 #![expect(clippy::disallowed_methods, reason = "a test makes and breaks files behind the store's back")]
 
+mod access_time;
 mod budget;
 mod faults;
 mod histories;

@@ -47,6 +47,29 @@ async fn what_nobody_names_goes_when_it_is_old_enough() {
 }
 
 #[tokio::test]
+async fn what_is_gone_and_wanted_by_nobody_is_doubted_no_longer() {
+    let machine = Machine::new();
+    let scene = Scene::new(&machine).await;
+    scene.back_up(&snapshot(0), &[1, 2]).await;
+    for n in [9, 10] {
+        scene.insert(n).await;
+    }
+    let known = Known::of(&scene.store);
+    known.add(12);
+    // Named and not there, whole, garbage, garbage that is too young, named by nobody and not there, not there and known to a session.
+    std::fs::remove_file(scene.path(&digest(1))).unwrap();
+    scene.store.mark_suspect(&digests(&[1, 2, 9, 10, 11, 12]));
+    scene.pass_time(30 * DAY);
+    set_accessed(&scene.path(&digest(10)), scene.now());
+    scene.collect().await;
+    assert_eq!((scene.chunks(), scene.store.suspects()), ([2, 10].into(), 4));
+    scene.pass_time(30 * DAY);
+    drop(known);
+    scene.collect().await;
+    assert_eq!((scene.chunks(), scene.store.suspects()), ([2].into(), 2), "1 is missed, and nobody has looked at 2");
+}
+
+#[tokio::test]
 async fn a_running_backup_moves_the_cutoff() {
     let machine = Machine::new();
     let scene = Scene::new(&machine).await;
