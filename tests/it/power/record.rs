@@ -87,7 +87,8 @@ pub async fn record(kind: Kind, levels: &[&'static str], rounds: i64, random: &m
         let store = Some(fs.path().join(STORE));
         let daemon = Daemon::with(Setup { store, sync_level: level, is_checked: false, ..Setup::default() });
         for round in 0..rounds {
-            work.round(&daemon, round).await?;
+            // From here on an error is none of the machine's.
+            work.round(&daemon, round).await.unwrap_or_else(|e| panic!("round {round} at level {level}: {e}"));
         }
         daemon.idle().await;
     }

@@ -107,7 +107,10 @@ impl Door {
         known: &BTreeSet<String>,
     ) -> io::Result<()> {
         let get = async |target: &str| accepted(session.call("GET", target, &FORM, Bytes::new()).await?);
-        let post = async |target: &str, body: Bytes| accepted(session.call("POST", target, &OCTETS, body).await?);
+        let post = async |target: &str, body: Bytes| {
+            let kind = if body.is_empty() { &FORM } else { &OCTETS };
+            accepted(session.call("POST", target, kind, body).await?)
+        };
         if !known.is_empty() {
             get(&format!("/previous?archive-name={ARCHIVE}")).await?;
         }

@@ -4,6 +4,7 @@
 mod budget;
 mod faults;
 mod histories;
+mod power;
 mod races;
 mod reserve;
 mod resume;
