@@ -178,9 +178,7 @@ impl World {
                     let keep = json!({"backup-type": "host", "backup-id": GROUPS[group], "keep-last": KEPT});
                     door.ask("POST", "prune", &keep.to_string()).await
                 }
-                (false, Some(known)) => {
-                    door.ask("DELETE", &format!("snapshots?{}", known.place.query()), "").await
-                }
+                (false, Some(known)) => door.ask("DELETE", &format!("snapshots?{}", known.place.query()), "").await,
                 (false, None) => continue,
             };
             match done {
@@ -253,7 +251,12 @@ impl World {
         snapshots.retain(|_, known| {
             let dir = store.join(known.place.dir());
             if !dir.join("index.json.blob").exists() {
-                assert_ne!(known.state, State::Finished, "{} was reported finished and is not there", known.place.dir());
+                assert_ne!(
+                    known.state,
+                    State::Finished,
+                    "{} was reported finished and is not there",
+                    known.place.dir()
+                );
                 count(&self.counts.cut_off);
                 return false;
             }

@@ -147,5 +147,9 @@ fn what_was_flushed_is_safe_and_nothing_else() {
     }
     // The later of two writes of a page wins where both are there; a later write may be there without an earlier one.
     let any = [[1, 0, 0], [2, 0, 0], [1, 3, 0], [2, 3, 0], [1, 4, 0], [2, 4, 0]];
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), { let mut any = any; any.sort_unstable(); any });
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), {
+        let mut any = any;
+        any.sort_unstable();
+        any
+    });
 }

@@ -51,7 +51,8 @@ pub fn judge<'a>(store: &Path, promised: impl Iterator<Item = &'a Promise>) -> R
         let last = path.rsplit('/').next().unwrap_or_default();
         let in_finished = finished.keys().any(|dir| path.starts_with(dir.as_str())) && code != "temp";
         let is_named_chunk = code == "chunk" && named.contains(&last.to_owned());
-        let of_promised_group = matches!(code, "absent" | "owner") && groups.iter().any(|group| path.starts_with(group));
+        let of_promised_group =
+            matches!(code, "absent" | "owner") && groups.iter().any(|group| path.starts_with(group));
         if in_finished || is_named_chunk || of_promised_group || !UNFINISHED.contains(&code) {
             let rule = if in_finished || is_named_chunk { "I2" } else { "I4" };
             return Err(format!("{rule}: {}", words(&findings)));

@@ -33,6 +33,9 @@ const ROUNDS_LONG: i64 = 12;
 /// On every so many images of the long form a daemon is started.
 const REVIVED_EVERY: usize = 10;
 
+/// The long form tells how far it is.
+const REPORTED_EVERY: usize = 50;
+
 /// Enough to see what is wrong.
 const FAILURES_SHOWN: usize = 8;
 
@@ -84,12 +87,31 @@ async fn revive(store: &Path, recording: &Recording, mut due: Vec<Promise>) -> R
         due.push(Promise { place, digests, finished: 0, given_up: None });
     }
     daemon.idle().await;
-    let (result, log) = collect(&daemon).await;
+    let (mut result, mut log) = collect(&daemon).await;
+    if result != "OK" && remove_unfinished(store).map_err(|e| e.to_string())? > 0 {
+        // An index that is torn keeps its chunks, and the log tells what to do; only those of unfinished snapshots may be.
+        (result, log) = collect(&daemon).await;
+    }
     if result != "OK" {
         return Err(format!("I6: a garbage collection ends with {result}: {log:?}"));
     }
     drop(daemon);
     judge(store, due.iter())
+}
+
+/// What an operator does with snapshots that never ended. Returns how many there were.
+fn remove_unfinished(store: &Path) -> std::io::Result<usize> {
+    let mut removed = 0;
+    for group in std::fs::read_dir(store.join("host"))? {
+        for snapshot in std::fs::read_dir(group?.path())? {
+            let snapshot = snapshot?.path();
+            if snapshot.is_dir() && !snapshot.join("index.json.blob").exists() {
+                std::fs::remove_dir_all(&snapshot)?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
 }
 
 /// What cuts of a recording came to.
@@ -100,7 +122,13 @@ struct Outcome {
     by_survival: std::collections::BTreeMap<Survival, usize>,
 }
 
-async fn cut_all(kind: Kind, recording: &Recording, cuts: &[Cut], revived_every: usize, random: &mut Random) -> Outcome {
+async fn cut_all(
+    kind: Kind,
+    recording: &Recording,
+    cuts: &[Cut],
+    revived_every: usize,
+    random: &mut Random,
+) -> Outcome {
     let folder = temp_dir();
     let (mut rebuilder, mut outcome) = (Rebuilder::new(&recording.log), Outcome::default());
     for (n, cut) in (1..).zip(cuts) {
@@ -113,6 +141,9 @@ async fn cut_all(kind: Kind, recording: &Recording, cuts: &[Cut], revived_every:
                 outcome.sum.cut_off += tally.cut_off;
             }
             Err(what) => outcome.failures.push(format!("image {n}, {cut:?}: {what}")),
+        }
+        if n % REPORTED_EVERY == 0 {
+            println!("{}: {n} of {} images, {} failures", kind.name, cuts.len(), outcome.failures.len());
         }
     }
     outcome

@@ -117,8 +117,7 @@ impl Door {
         let wid = number(&post(&format!("/dynamic_index?archive-name={ARCHIVE}"), Bytes::new()).await?)?;
         for chunk in chunks.iter().filter(|chunk| !known.contains(&chunk.digest)) {
             let Chunk { digest, size, encoded } = chunk;
-            let target =
-                format!("/dynamic_chunk?wid={wid}&digest={digest}&size={size}&encoded-size={}", encoded.len());
+            let target = format!("/dynamic_chunk?wid={wid}&digest={digest}&size={size}&encoded-size={}", encoded.len());
             post(&target, encoded.clone()).await?;
         }
         let (mut offset, mut bytes) = (0, Vec::new());
