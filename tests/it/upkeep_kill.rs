@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::{Daemon, STORE, Setup, check_datastore};
+use crate::support::random::{Random, seed_from};
 use crate::support::upload::{self, Chunk, Place, rest};
 use crate::support::wire::PATIENCE;
 
@@ -41,18 +42,6 @@ fn chunk(n: u64) -> Chunk {
     Chunk::of(&plain)
 }
 
-/// `xorshift64*`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
-    }
-}
-
 struct Story {
     daemon: Daemon,
     random: Random,
@@ -77,7 +66,7 @@ impl Story {
         upload::full_backup(&daemon, Place::host("big", 0), "a.pxar.didx", &chunks).await;
         upload::full_backup(&daemon, Place::host("small", 0), "a.pxar.didx", &chunks[..20]).await;
         let live = chunks.iter().map(|chunk| daemon.store().join(chunk.path())).collect();
-        let (random, garbage, seen) = (Random(seed), BTreeSet::new(), BTreeSet::new());
+        let (random, garbage, seen) = (Random::new(seed), BTreeSet::new(), BTreeSet::new());
         Self { daemon, random, live, garbage, pruned: 0, seen, resumed: [0; 2], went_on: 0 }
     }
 
@@ -260,6 +249,5 @@ async fn upkeep_that_is_killed_goes_on() {
 #[tokio::test]
 #[ignore = "two hundred kills take a quarter of an hour"]
 async fn upkeep_that_is_killed_two_hundred_times_goes_on() {
-    let seed = std::env::var("RINGVAULT_KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    play(KILLS_LONG, seed).await;
+    play(KILLS_LONG, seed_from("RINGVAULT_KILL_SEED")).await;
 }

@@ -35,7 +35,7 @@ impl Collection {
     /// Says how far this collection is, in place of what was said before. Appears whole or not at all; a power cut may cost it, which costs the next run
     /// some directories. On a full disk it fails: the reserve is for what matters.
     pub async fn write_progress(&self, progress: Vec<u8>) -> Result<()> {
-        self.put(GC_PROGRESS_FILE, progress, false).await
+        self.put(GC_PROGRESS_FILE, progress, Weight::Payload).await
     }
 
     /// Nothing is left to be resumed.
@@ -50,16 +50,18 @@ impl Collection {
         .await
     }
 
-    /// Stores the status of a complete run.
+    /// Stores the status of a complete run. Synced at both safe levels: a rename that reaches the disk ahead of the bytes would leave an empty file in
+    /// place of the last status.
     pub async fn write_status(&self, status: Vec<u8>) -> Result<()> {
-        self.put(GC_STATUS_FILE, status, true).await
+        self.put(GC_STATUS_FILE, status, Weight::Commit).await
     }
 
-    async fn put(&self, name: &'static str, bytes: Vec<u8>, may_use_reserve: bool) -> Result<()> {
+    /// What counts may use the reserve.
+    async fn put(&self, name: &'static str, bytes: Vec<u8>, weight: Weight) -> Result<()> {
         self.on_disk(move |disk, run| {
             let path = run.store.layout.base().join(name);
-            let put = || run.store.durable.put(disk, &path, &bytes, Weight::Payload);
-            let done = if may_use_reserve { run.with_reserve(disk, put) } else { put() };
+            let put = || run.store.durable.put(disk, &path, &bytes, weight);
+            let done = if weight == Weight::Commit { run.with_reserve(disk, put) } else { put() };
             done.map_err(|e| failed("unable to write", &path, e))
         })
         .await

@@ -28,12 +28,16 @@ impl LoopFs {
     /// The same with another file system.
     pub fn mount_as(dir: &Path, kind: &str, options: &[&str], size_bytes: u64) -> io::Result<Self> {
         let image = dir.join(format!("loop.{kind}"));
-        let mount = dir.join(format!("loop-{kind}"));
-        std::fs::create_dir_all(&mount)?;
-        std::fs::File::create(&image)?.set_len(size_bytes)?;
-        run(Command::new(format!("mkfs.{kind}")).args(options).arg(&image))?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
-        Ok(Self { mount })
+        make(&image, kind, options, size_bytes)?;
+        Self::attach(&image, &dir.join(format!("loop-{kind}")), &[])
+    }
+
+    /// Mounts an image that is there already, with more options of mount.
+    pub fn attach(image: &Path, mount: &Path, more: &[&str]) -> io::Result<Self> {
+        std::fs::create_dir_all(mount)?;
+        let options = [&["loop"], more].concat().join(",");
+        run(Command::new("mount").args(["-o", &options]).arg(image).arg(mount))?;
+        Ok(Self { mount: mount.to_owned() })
     }
 
     /// Where it is mounted.
@@ -53,6 +57,12 @@ impl Drop for LoopFs {
             let _ = Command::new("umount").arg("--lazy").arg(&self.mount).status();
         }
     }
+}
+
+/// Makes a file system of this kind in a new file of `size_bytes`.
+pub fn make(image: &Path, kind: &str, options: &[&str], size_bytes: u64) -> io::Result<()> {
+    std::fs::File::create(image)?.set_len(size_bytes)?;
+    run(Command::new(format!("mkfs.{kind}")).args(options).arg(image))
 }
 
 fn run(command: &mut Command) -> io::Result<()> {

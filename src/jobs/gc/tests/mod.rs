@@ -5,6 +5,7 @@ mod access_time;
 mod budget;
 mod faults;
 mod histories;
+mod power;
 mod races;
 mod reserve;
 mod resume;
