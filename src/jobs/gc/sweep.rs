@@ -1,24 +1,30 @@
 //! Phase 2: one chunk directory after the other, several at a time.
 //!
 //! A directory is the unit of work: read, its candidates looked at as one batch, judged, removed. Nothing is locked meanwhile but, one by one, the
-//! digests that go.
+//! digests that go. One that is as it was when it was last read, and holds nothing that is not live, is not read ([`Look`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::task::JoinHandle;
+
 use super::cutoff::{Cutoff, Verdict};
+use super::look::Look;
 use super::mark::{count, cut_off};
 use super::report::Swept;
 use super::resume::{self, Trail};
 use crate::engine::FileStat;
 use crate::error::{Error, Result};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
-use crate::store::{ChunkName, GcMethod as Method, Pass, Remains, Removed};
+use crate::store::{ChunkName, DirNames, GcMethod as Method, KnownDir, Pass, Remains, Removed, Unchanged};
 use crate::task::Task;
 
 /// Directories that are worked on at a time: half of the pool, so that backups are served in between.
 const DIRS_IN_FLIGHT: usize = 8;
+
+/// Directories whose turn has not come, those that need not be read included: they hold the names of their chunks.
+const DIRS_WAITING: usize = 256;
 
 /// Live chunks that are looked at for their sizes, in the whole run: the mean of 4096 is within 3 % of the true one even where sizes vary by as
 /// much as they are large. That is all that live chunks cost; a store with no more of them is measured exactly.
@@ -48,6 +54,15 @@ pub(super) struct Progress {
 struct Dir {
     swept: Swept,
     unreadable: Vec<(ChunkName, rustix::io::Errno)>,
+    /// What later runs may know of it.
+    known: Option<KnownDir>,
+}
+
+/// A directory whose turn comes.
+#[derive(Debug)]
+enum Work {
+    Unchanged(Unchanged),
+    Read(JoinHandle<Result<Dir>>),
 }
 
 /// Sweeps the directories of a pass, and adds what they had to `swept`. On an error no further directory is begun, and those that are begun
@@ -56,26 +71,42 @@ pub(super) async fn sweep(
     pass: &Pass,
     rule: &Rule,
     task: &Task,
-    (swept, progress, trail): (&mut Swept, &mut Progress, &mut Trail<'_>),
+    (swept, progress, trail, names): (&mut Swept, &mut Progress, &mut Trail<'_>, &mut DirNames),
 ) -> Result<()> {
     let dirs = pass.chunk_dirs().await?;
+    let mut look = Look::new(pass, &dirs, std::mem::take(&mut names.known), rule.method == Method::AccessTime);
     let mut absent = dirs.unmet.into_iter().peekable();
-    let mut left = dirs.present.into_iter();
-    let mut running = VecDeque::new();
+    let (mut running, mut in_flight) = (VecDeque::new(), 0);
     let mut failure = None;
     loop {
-        while failure.is_none()
-            && running.len() < DIRS_IN_FLIGHT
-            && let Some(prefix) = left.next()
-        {
-            let (pass, rule) = (pass.clone(), rule.clone());
-            running.push_back((prefix, tokio::spawn(async move { sweep_dir(&pass, prefix, &rule).await })));
+        while failure.is_none() && in_flight < DIRS_IN_FLIGHT && running.len() < DIRS_WAITING {
+            match look.next().await {
+                Ok(Some((prefix, Some(unchanged)))) => running.push_back((prefix, Work::Unchanged(unchanged))),
+                Ok(Some((prefix, None))) => {
+                    let (pass, rule, now) = (pass.clone(), rule.clone(), names.now());
+                    let dir = tokio::spawn(async move { sweep_dir(&pass, prefix, &rule, now).await });
+                    running.push_back((prefix, Work::Read(dir)));
+                    in_flight += 1;
+                }
+                Ok(None) => break,
+                Err(e) => failure = Some(e),
+            }
         }
-        let Some((prefix, dir)) = running.pop_front() else { break };
-        match dir.await.map_err(cut_off).and_then(|dir| dir) {
+        let Some((prefix, work)) = running.pop_front() else { break };
+        let dir = match work {
+            Work::Unchanged(unchanged) => Ok(Dir::of(unchanged, rule)),
+            Work::Read(dir) => {
+                in_flight -= 1;
+                dir.await.map_err(cut_off).and_then(|dir| dir)
+            }
+        };
+        match dir {
             Ok(dir) => {
                 progress.tell(prefix, swept.chunks, &dir, task);
                 swept.add(&dir.swept);
+                if let (Some(known), None) = (&dir.known, &failure) {
+                    names.keep(known).await;
+                }
                 while let Some((_, unmet)) = absent.next_if(|(missing, _)| *missing < prefix) {
                     swept.unmet += unmet;
                 }
@@ -92,7 +123,34 @@ pub(super) async fn sweep(
         }
     }
     swept.unmet += absent.map(|(_, unmet)| unmet).sum::<u64>();
+    names.known = look.end();
     failure.map_or(Ok(()), Err)
+}
+
+impl Dir {
+    /// Of one that was not read.
+    fn of(Unchanged { dir, unmet }: Unchanged, rule: &Rule) -> Self {
+        let (chunks, measured) = (count(dir.prints.len()), u64::from(dir.measured));
+        rule.sampled(dir.measured as usize);
+        let swept = Swept {
+            chunks,
+            unasked_chunks: chunks - measured,
+            sampled_chunks: measured,
+            sampled_bytes: dir.measured_bytes,
+            unmet,
+            dirs_unchanged: 1,
+            ..Swept::default()
+        };
+        Self { swept, unreadable: Vec::new(), known: Some(dir) }
+    }
+}
+
+impl Rule {
+    /// So many of the sample are there. Several directories may have taken from what was left at once; then the sample is a little larger.
+    fn sampled(&self, chunks: usize) {
+        let taken = |left: usize| Some(left.saturating_sub(chunks));
+        let _ = self.sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    }
 }
 
 fn too_many_unreadable() -> Error {
@@ -125,13 +183,14 @@ fn percentage(dirs: u32) -> u32 {
     dirs * 100 / DIRS
 }
 
-async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
+async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule, now: Option<i64>) -> Result<Dir> {
     let remains = match rule.method {
         Method::Memory => Remains::Sample(rule.sample.load(Ordering::Relaxed)),
         Method::AccessTime => Remains::All,
     };
-    let listing = pass.list_chunks(prefix, remains).await?;
-    let mut dir = Dir::default();
+    let listing = pass.list_chunks(prefix, remains, now).await?;
+    let mut dir = Dir { known: listing.known, ..Dir::default() };
+    dir.swept.dirs_read = 1;
     dir.swept.unmet = listing.unmet;
     dir.swept.unasked_chunks = listing.live;
     dir.swept.chunks = listing.live + count(listing.candidates.len());
@@ -162,10 +221,17 @@ async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
             Err(errno) => dir.unreadable.push((name, errno)),
         }
     }
-    // Several directories may have taken from what was left at once; then the sample is a little larger.
-    let taken = |left: usize| Some(left.saturating_sub(sampled));
-    let _ = rule.sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    rule.sampled(sampled);
     remove(pass, rule, old, &mut dir.swept).await?;
+    let Swept { sampled_chunks, sampled_bytes, used_chunks, used_bytes, pending_chunks, pending_bytes, .. } = dir.swept;
+    // What has lost a chunk is another directory now.
+    let is_same = dir.swept.removed_chunks == 0;
+    // Who names none of the chunks that stay may do so before the next run.
+    dir.known = dir.known.filter(|_| is_same).map(|known| KnownDir {
+        measured: u32::try_from(sampled_chunks + used_chunks + pending_chunks).unwrap_or(0),
+        measured_bytes: sampled_bytes + used_bytes + pending_bytes,
+        ..known
+    });
     Ok(dir)
 }
 

@@ -13,6 +13,7 @@
 mod access_time;
 mod chunks;
 mod indexes;
+mod names;
 mod progress;
 mod reserve;
 
@@ -23,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
+pub use self::names::{DirNames, KnownDirs, Unchanged};
 use super::Datastore;
 use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};
