@@ -291,10 +291,8 @@ impl DirNames {
         let Some(temp) = self.take_temp() else { return };
         let path: PathBuf = self.run.store.layout.base().join(GC_NAMES_FILE);
         let named = self.run.engine().run(move |disk| {
-            disk.rename(&temp.path, &path).map_err(|e| {
-                temp.discard(disk);
-                e
-            })
+            let renamed = disk.rename(&temp.path, &path);
+            renamed.inspect_err(|_| temp.discard(disk))
         });
         if let Ok(Err(e)) = named.await {
             self.give_up(&e);
