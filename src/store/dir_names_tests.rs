@@ -71,6 +71,18 @@ fn what_was_changed_just_before_is_not_kept() {
 }
 
 #[test]
+fn a_directory_that_does_not_show_what_was_made_in_it_is_not_believed() {
+    let stamp = |mtime: i64, ctime: i64| {
+        let time = |secs| FileTime { secs, nanos: 0 };
+        Stamp { mtime: time(mtime), ctime: time(ctime), ..Stamp::default() }
+    };
+    for (mtime, ctime, honest) in [(100, 100, true), (98, 98, true), (97, 100, false), (100, 97, false), (0, 0, false)]
+    {
+        assert_eq!(is_honest(&stamp(mtime, ctime), 100), honest, "{mtime} {ctime}");
+    }
+}
+
+#[test]
 fn each_directory_comes_due_within_thirty_days_and_not_all_at_once() {
     const DAY: i64 = 86_400;
     let known = |prefix| KnownDir { prefix, listed: 1000, ..KnownDir::default() };
