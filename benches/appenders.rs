@@ -96,7 +96,8 @@ async fn append(engine: Engine, dir: Arc<DirFd>, client: usize) -> Vec<Duration>
         let first = (round * CLIENTS + client) * BATCH;
         let names = (first..first + BATCH).map(|i| StatName::new(&name(i)).unwrap()).collect();
         let started = Instant::now();
-        let batch = StatBatch { dir: Arc::clone(&dir), names, class: Class::Interactive, force_sync: false };
+        let batch =
+            StatBatch { dir: Arc::clone(&dir), names, class: Class::Interactive, force_sync: false, stamps: false };
         let reply = engine.stat(batch).await.unwrap();
         took.push(started.elapsed());
         assert!(reply.results.iter().all(Result::is_ok));

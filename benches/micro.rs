@@ -187,6 +187,7 @@ fn batches(c: &mut Criterion) {
             names: names.iter().map(|name| StatName::new(name).expect("a name")).collect(),
             class: Class::Interactive,
             force_sync: false,
+            stamps: false,
         };
         group.bench_function(name, |b| {
             let ask = |batch| runtime.block_on(engine.stat(batch)).expect("an answer");

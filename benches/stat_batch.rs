@@ -116,8 +116,13 @@ fn run(cell: &Cell<'_>, batches: &[Vec<PathBuf>], rivals: &[Rival]) {
                 None => assert!(paths.iter().all(|path| std::fs::metadata(cell.root.join(path)).is_ok())),
                 Some(engine) => {
                     let names = paths.iter().map(|path| StatName::new(path.to_str().unwrap()).unwrap()).collect();
-                    let batch =
-                        StatBatch { dir: Arc::clone(&dir), names, class: Class::Interactive, force_sync: false };
+                    let batch = StatBatch {
+                        dir: Arc::clone(&dir),
+                        names,
+                        class: Class::Interactive,
+                        force_sync: false,
+                        stamps: false,
+                    };
                     let reply = runtime.block_on(engine.stat(batch)).unwrap();
                     assert!(reply.results.iter().all(Result::is_ok));
                 }

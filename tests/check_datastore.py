@@ -460,7 +460,7 @@ class Checker:
                         elif self.object(below, "directory", 0o755):
                             self.namespace(below, components + [part], set())
             elif not components and name.startswith((".ringvault-gc-", ".ringvault-verify-")):
-                # What the next garbage collection or verification needs to go on with one that was cut off, and the space kept for a full disk.
+                # What the next garbage collection or verification needs to go on with one that was cut off, what the last one found, and the space kept for a full disk.
                 pass
             elif name not in expected:
                 # A running daemon of ours keeps such a file; one that has ended in good order does not.

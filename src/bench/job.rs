@@ -123,6 +123,8 @@ pub struct Job {
     pub garbage_percent: u8,
     /// `gc_method`: how a garbage collection tells what is in use.
     pub gc_method: GcMethod,
+    /// `again`: a collection leaves out what is as the one before it found it.
+    pub again: bool,
     /// `group_reporting`.
     pub group_reporting: bool,
     /// `percentile_list`.

@@ -55,6 +55,7 @@ pub(super) fn job(directory: &Path, workload: Workload) -> Job {
         checks: true,
         garbage_percent: 25,
         gc_method: Default::default(),
+        again: false,
         group_reporting: false,
         percentiles: Vec::new(),
     }
@@ -177,6 +178,8 @@ fn a_collection_removes_the_garbage_of_each_round() {
         // The chunk that such a run puts there itself is asked too.
         let told = outcomes[0].datastore["gc"]["inode_operations_per_live_chunk"].as_f64().unwrap();
         assert!((told - operations).abs() < 0.01, "{method:?}: {told}");
+        let read = &outcomes[0].datastore["gc"]["directories_read"];
+        assert_eq!(*read, 65_536, "nobody asked to leave anything out");
     }
 }
 

@@ -45,7 +45,7 @@ enum Action {
     Start {
         /// Which datastore
         store: DatastoreName,
-        /// Begin anew, even if the last run was cut off and could be gone on with
+        /// Begin anew, even if the last run was cut off and could be gone on with, and read what has not changed too
         #[arg(long)]
         fresh: bool,
         #[command(flatten)]

@@ -16,6 +16,7 @@ use super::dir_fd::DirFd;
 use super::fault::Fault;
 use super::file::{DiskFile, Place};
 use super::sim::{Open, ROOT, Sim};
+use super::stat::Stamp;
 use crate::clock::EpochSecs;
 use crate::sync::note_disk_work;
 
@@ -55,6 +56,13 @@ pub struct FileMeta {
     pub ctime: FileTime,
     /// `st_atime`, whole seconds.
     pub accessed: EpochSecs,
+}
+
+impl FileMeta {
+    /// What tells whether it was changed.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { device: self.dev, ino: self.ino, mtime: self.mtime, ctime: self.ctime }
+    }
 }
 
 /// A time stamp of a file, as finely as its file system tells it.

@@ -100,6 +100,7 @@ pub(super) struct Check<'a> {
     pub(super) dir: &'a Arc<DirFd>,
     pub(super) name: &'a StatName,
     pub(super) force_sync: bool,
+    pub(super) stamps: bool,
     pub(super) urgency: Urgency,
 }
 
@@ -237,7 +238,7 @@ impl<W: Workers> Driver<W> {
         let mut left = piece.clone();
         let mut before = Instant::now();
         for pos in left.by_ref() {
-            job.results[pos] = plain::stat(&batch.dir, &batch.names[pos], batch.force_sync);
+            job.results[pos] = plain::stat(&batch.dir, &batch.names[pos], batch.force_sync, batch.stamps);
             let after = Instant::now();
             if may_give_up && adaptive.inline_took(after - before) == Next::Workers {
                 break;
@@ -257,7 +258,7 @@ impl<W: Workers> Driver<W> {
         let count = piece.len();
         let mut misses = Vec::new();
         for pos in piece {
-            match plain::stat_cached(dir.as_fd(), &batch.names[pos]) {
+            match plain::stat_cached(dir.as_fd(), &batch.names[pos], batch.stamps) {
                 Cached::Hit(stat) => job.results[pos] = Ok(stat),
                 Cached::Miss => misses.push(pos),
                 Cached::Unsupported => {
@@ -286,6 +287,7 @@ impl<W: Workers> Driver<W> {
                 dir: &batch.dir,
                 name: &batch.names[pos as usize],
                 force_sync: batch.force_sync,
+                stamps: batch.stamps,
                 urgency: batch.class.urgency(),
             });
         }

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::clock::EpochSecs;
-use crate::engine::FileKind;
-use crate::engine::stat::{Class, FileStat};
+use crate::engine::stat::{Class, FileStat, Stamp};
+use crate::engine::{FileKind, FileTime};
 
 struct NoWake;
 
@@ -32,7 +32,14 @@ struct Scripted {
     log: std::sync::mpsc::Sender<Vec<String>>,
 }
 
-const ONE_BYTE: StatResult = Ok(FileStat { kind: FileKind::File, size_bytes: 1, accessed: EpochSecs(0) });
+const NEVER: FileTime = FileTime { secs: 0, nanos: 0 };
+
+const ONE_BYTE: StatResult = Ok(FileStat {
+    kind: FileKind::File,
+    size_bytes: 1,
+    accessed: EpochSecs(0),
+    stamp: Stamp { device: 0, ino: 0, mtime: NEVER, ctime: NEVER },
+});
 
 impl Workers for Scripted {
     fn limits(&self) -> Limits {
@@ -86,7 +93,7 @@ fn intake_at(
     let places = Arc::new(Semaphore::new(100));
     let push = |(class, names): (Class, Vec<&str>)| {
         let names = names.into_iter().map(|name| StatName::new(name).unwrap()).collect();
-        let batch = StatBatch { dir: Arc::clone(dir), names, class, force_sync: false };
+        let batch = StatBatch { dir: Arc::clone(dir), names, class, force_sync: false, stamps: false };
         let (reply, answer) = oneshot::channel();
         let place = Arc::clone(&places).try_acquire_owned().unwrap();
         intake.push(Request { batch, reply, place }).unwrap();
@@ -170,7 +177,7 @@ fn a_cold_disk_is_asked_through_the_workers_until_two_batches_were_warm() {
     }
     let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open(folder.path()).unwrap())));
     let name = StatName::new("a").unwrap();
-    if !matches!(plain::stat_cached(dir.as_fd(), &name), Cached::Hit(_)) {
+    if !matches!(plain::stat_cached(dir.as_fd(), &name, false), Cached::Hit(_)) {
         println!("skipped: this file system or kernel does not answer from its name cache");
         return;
     }
@@ -197,7 +204,7 @@ fn a_check_that_wants_the_servers_word_is_never_answered_here() {
     let mut driver = Driver::new(workers, Policy::Adaptive, intake, Arc::default(), &Arc::default());
     let dir = Arc::new(DirFd::from(std::os::fd::OwnedFd::from(std::fs::File::open("/").unwrap())));
     let names = vec![StatName::new("etc").unwrap()];
-    let batch = StatBatch { dir, names, class: Class::Sweep, force_sync: true };
+    let batch = StatBatch { dir, names, class: Class::Sweep, force_sync: true, stamps: false };
     let (reply, mut answer) = oneshot::channel();
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let job = Job { request: Request { batch, reply, place }, results: vec![Err(Errno::CANCELED)], retries: 0 };

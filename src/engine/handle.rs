@@ -222,7 +222,8 @@ impl Engine {
         let places = Arc::clone(&inner.places[batch.class as usize]);
         let place = places.acquire_owned().await.map_err(|_| inner.ended())?;
         if let Some(handle) = batch.dir.sim() {
-            let results: Vec<StatResult> = batch.names.iter().map(|name| handle.file_stat(name)).collect();
+            let results: Vec<StatResult> =
+                batch.names.iter().map(|name| handle.file_stat(name, batch.stamps)).collect();
             inner.counters.answered(Way::Inline, results.len() as u64);
             inner.counters.batch(batch.class);
             return Ok(StatReply { results, elapsed: started.elapsed() });

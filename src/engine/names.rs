@@ -7,9 +7,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::retry_on_intr;
 
-use super::dir::kind_of;
+use super::dir::{kind_of, meta_of};
 use super::dir_fd::DirFd;
 use super::disk::{Disk, FileKind};
+use super::stat::Stamp;
 
 /// Room for what the kernel says in one call: 32 KiB is about 340 names of chunks, more than a directory holds below 90 TB.
 const NAMES_BYTES: usize = 32 << 10;
@@ -22,6 +23,15 @@ impl Default for NamesBuffer {
     fn default() -> Self {
         Self(Vec::with_capacity(NAMES_BYTES))
     }
+}
+
+/// What is asked besides the names.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// A server, whether its directory has changed.
+    server: bool,
+    /// Stamps before and after.
+    stamps: bool,
 }
 
 impl Disk {
@@ -42,19 +52,22 @@ impl Disk {
         buffer: &mut NamesBuffer,
         each: impl FnMut(&[u8], Option<FileKind>) -> bool,
     ) -> io::Result<()> {
-        self.names_of(parent, name, Path::new(name), ask_server, buffer, each)
+        let asked = Asked { server: ask_server, stamps: false };
+        self.names_of(parent, name, Path::new(name), asked, buffer, each).map(drop)
     }
 
-    /// As [`Self::names_in`] for the directory `path`, of which only the last component is looked up, in `parent`; the rest is for messages.
+    /// As [`Self::names_in`] for the directory `path`, of which only the last component is looked up, in `parent`; the rest is for messages. Returns the stamp
+    /// that the directory had before its names were read and has after: what was told is what lay in it at that stamp. `None` if it was changed meanwhile,
+    /// or does not say.
     pub fn names_at(
         &self,
         parent: &DirFd,
         path: &Path,
         buffer: &mut NamesBuffer,
         each: impl FnMut(&[u8], Option<FileKind>) -> bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Stamp>> {
         let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-        self.names_of(parent, name, path, false, buffer, each)
+        self.names_of(parent, name, path, Asked { server: false, stamps: true }, buffer, each)
     }
 
     fn names_of(
@@ -62,13 +75,15 @@ impl Disk {
         parent: &DirFd,
         name: &str,
         shown: &Path,
-        ask_server: bool,
+        asked: Asked,
         buffer: &mut NamesBuffer,
         mut each: impl FnMut(&[u8], Option<FileKind>) -> bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Stamp>> {
         self.begin.op("open", Some(shown))?;
         if let Some(parent) = parent.sim() {
             let dir = parent.open_dir(Path::new(name), true)?;
+            let stamp = || asked.stamps.then(|| self.begin.op("fstat", Some(shown)).and_then(|()| dir.meta()).ok());
+            let before = stamp().flatten().map(|meta| meta.stamp());
             self.begin.op("readdir", Some(shown))?;
             let (mut names, mut checks) = (0, 0);
             for (name, kind, _) in dir.entries()? {
@@ -76,20 +91,25 @@ impl Disk {
                 names += 1;
             }
             self.begin.names_read(names, checks);
-            return Ok(());
+            let after = stamp().flatten().map(|meta| meta.stamp());
+            return Ok(before.filter(|_| before == after));
         }
         // A link is followed here as the path of a file below it would follow it.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry_on_intr(|| rustix::fs::openat(parent, name, flags, Mode::empty()))?;
-        if ask_server {
+        if asked.server {
             self.begin.op("fstat", Some(shown))?;
             let how = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
             retry_on_intr(|| rustix::fs::statx(&dir, c"", how, StatxFlags::MTIME | StatxFlags::CTIME))?;
         }
+        let stamp = || {
+            asked.stamps.then(|| self.begin.op("fstat", Some(shown)).ok().and_then(|()| rustix::fs::fstat(&dir).ok()))
+        };
+        let before = stamp().flatten().map(|stat| meta_of(&stat).stamp());
         self.begin.op("readdir", Some(shown))?;
         let mut raw = RawDir::new(&dir, buffer.0.spare_capacity_mut());
         let (mut names, mut checks) = (0, 0);
-        let told = loop {
+        let told: io::Result<()> = loop {
             match raw.next() {
                 None => break Ok(()),
                 Some(Err(e)) => break Err(e.into()),
@@ -104,7 +124,9 @@ impl Disk {
             }
         };
         self.begin.names_read(names, checks);
-        told
+        told?;
+        let after = stamp().flatten().map(|stat| meta_of(&stat).stamp());
+        Ok(before.filter(|_| before == after))
     }
 }
 

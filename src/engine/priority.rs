@@ -144,6 +144,7 @@ mod tests {
             names: vec![StatName::new("etc").unwrap(); 256],
             class,
             force_sync: false,
+            stamps: false,
         };
         let own = ioprio::get().unwrap();
         let mut seen = 0;

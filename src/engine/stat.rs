@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dir_fd::DirFd;
-use super::disk::FileKind;
+use super::disk::{FileKind, FileTime};
 use super::priority::Urgency;
 use crate::clock::EpochSecs;
 
@@ -98,6 +98,21 @@ pub struct StatBatch {
     pub class: Class,
     /// Ask the server of a network file system rather than its cache (`AT_STATX_FORCE_SYNC`).
     pub force_sync: bool,
+    /// Ask for the stamps too. Not for files: a network file system writes back what it has of one before it tells its times.
+    pub stamps: bool,
+}
+
+/// What tells whether a directory was changed: it is the same one, and neither its names nor anything about it has another time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// When names in it changed last.
+    pub mtime: FileTime,
+    /// When anything about it changed last.
+    pub ctime: FileTime,
 }
 
 /// What `statx` says, mask type, size and access time.
@@ -109,6 +124,8 @@ pub struct FileStat {
     pub size_bytes: u64,
     /// `stx_atime`, whole seconds.
     pub accessed: EpochSecs,
+    /// All zeros unless the batch asked for stamps.
+    pub stamp: Stamp,
 }
 
 /// The answer to one check; an error is the kernel's number.

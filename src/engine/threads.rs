@@ -25,6 +25,7 @@ struct Task {
     dir: Arc<DirFd>,
     name: StatName,
     force_sync: bool,
+    stamps: bool,
     urgency: Urgency,
 }
 
@@ -82,7 +83,7 @@ impl Threads {
 fn serve(tasks: &WorkQueue<Task>, events: &Events, mut priority: OfThread) {
     while let Some(task) = tasks.pop() {
         priority.suit(task.urgency);
-        let result = plain::stat(&task.dir, &task.name, task.force_sync);
+        let result = plain::stat(&task.dir, &task.name, task.force_sync, task.stamps);
         let _ = events.queue.push(Event::Ended(Ended { ticket: task.ticket, result }));
     }
 }
@@ -98,9 +99,9 @@ impl Workers for Threads {
     }
 
     fn begin(&mut self, check: Check<'_>) {
-        let Check { ticket, dir, name, force_sync, urgency } = check;
+        let Check { ticket, dir, name, force_sync, stamps, urgency } = check;
         // Closed only by our own drop.
-        let _ = self.tasks.push(Task { ticket, dir: Arc::clone(dir), name: *name, force_sync, urgency });
+        let _ = self.tasks.push(Task { ticket, dir: Arc::clone(dir), name: *name, force_sync, stamps, urgency });
     }
 
     fn turn(&mut self, sleep: bool, ended: &mut Vec<Ended>) -> io::Result<()> {

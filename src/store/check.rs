@@ -1,5 +1,6 @@
 //! Presence checks of chunks: batches through the engine, and what is done about a hole.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +34,8 @@ pub(super) struct Checker {
     chunks_dir: Arc<DirFd>,
     chunks_meta: FileMeta,
     pub(super) network_fs: bool,
+    /// A number for this opening: as long as `.chunks` is open, its file system is not unmounted.
+    pub(super) token: u64,
 }
 
 impl Checker {
@@ -40,7 +43,8 @@ impl Checker {
     pub(super) fn open(disk: &Disk, layout: Layout, network_fs: bool) -> io::Result<Self> {
         let chunks_dir = Arc::new(disk.open_dir(&layout.chunks())?);
         let chunks_meta = disk.dir_meta(&chunks_dir)?;
-        Ok(Self { layout, chunks_dir, chunks_meta, network_fs })
+        let token = RandomState::new().hash_one(chunks_meta.ino);
+        Ok(Self { layout, chunks_dir, chunks_meta, network_fs, token })
     }
 
     /// `.chunks` as it was when the datastore was opened.
@@ -105,7 +109,8 @@ impl Checker {
         report: &mut CheckReport,
     ) -> Result<()> {
         let names = digests.iter().map(chunk_stat_name).collect();
-        let reply = engine.stat(StatBatch { dir: Arc::clone(&self.chunks_dir), names, class, force_sync }).await?;
+        let dir = Arc::clone(&self.chunks_dir);
+        let reply = engine.stat(StatBatch { dir, names, class, force_sync, stamps: false }).await?;
         for (digest, answer) in digests.iter().zip(reply.results) {
             match classify(answer) {
                 Presence::Present => {}

@@ -28,6 +28,9 @@ pub const GC_STATUS_FILE: &str = ".gc-status";
 /// who lists a datastore.
 pub const GC_PROGRESS_FILE: &str = ".ringvault-gc-progress";
 
+/// Name of the file with the names that garbage collection has met, by directory.
+pub const GC_NAMES_FILE: &str = ".ringvault-gc-names";
+
 /// Name of the file whose space garbage collection may use when there is no other.
 pub const GC_RESERVE_FILE: &str = ".ringvault-gc-reserve";
 
@@ -36,7 +39,7 @@ pub const VERIFY_PROGRESS_PREFIX: &str = ".ringvault-verify-";
 
 /// Whether a file in the base directory is one of those above: of use to this program alone, and to nobody when the datastore goes.
 pub fn is_own_state(name: &str) -> bool {
-    name == GC_PROGRESS_FILE || name == GC_RESERVE_FILE || name.starts_with(VERIFY_PROGRESS_PREFIX)
+    [GC_PROGRESS_FILE, GC_NAMES_FILE, GC_RESERVE_FILE].contains(&name) || name.starts_with(VERIFY_PROGRESS_PREFIX)
 }
 
 /// Name of the file in a group that says who owns it.

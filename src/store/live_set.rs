@@ -138,6 +138,22 @@ impl LiveSet {
         true
     }
 
+    /// Notes that the files of a whole directory were met, given by their [`print_of`], if all of them are in it. Returns how many of the directory were not
+    /// met then; `None`, and nothing is noted, if one is not in it.
+    pub fn meet_all(&mut self, prefix: u16, prints: &[u64]) -> Option<u64> {
+        let at = u32::from(prefix).checked_sub(self.prefixes.start)? as usize;
+        let (table, key) = (self.tables.get_mut(at)?, self.key);
+        if !prints.iter().all(|print| table.find(*print, key).is_some()) {
+            return None;
+        }
+        for print in prints {
+            if let Some(slot) = table.find(*print, key) {
+                table.slots[slot] |= MET;
+            }
+        }
+        Some(self.unmet_count(prefix))
+    }
+
     /// Whether an index names it and its file was not met.
     pub fn is_unmet(&self, digest: &Digest) -> bool {
         self.slot_of(digest).is_some_and(|(at, slot)| self.tables[at].slots[slot] & MET == 0)
@@ -159,8 +175,8 @@ impl LiveSet {
     }
 }
 
-/// The fingerprint in its place within a slot.
-fn print_of(digest: &Digest) -> u64 {
+/// The fingerprint in its place within a slot: all of a digest that is compared, its directory aside.
+pub fn print_of(digest: &Digest) -> u64 {
     let bytes: [u8; 8] = digest.0[2..10].try_into().expect("eight of them");
     u64::from_be_bytes(bytes) >> FLAG_BITS << FLAG_BITS
 }
@@ -258,6 +274,24 @@ mod tests {
         other.0[8] ^= 1;
         assert!(!set.contains(&other));
         assert!(set.add(&Digest::ZERO, Mark::Named) && set.contains(&Digest::ZERO), "a fingerprint of zeros is one");
+    }
+
+    #[test]
+    fn a_directory_is_met_as_a_whole_or_not_at_all() {
+        let mut set = LiveSet::new(1..3, u64::MAX);
+        let digests: Vec<Digest> = (0..64).map(|n| crowded(n << 2)).filter(|digest| digest.prefix() == 1).collect();
+        for digest in &digests {
+            set.add(digest, Mark::Named);
+        }
+        let prints: Vec<u64> = digests.iter().map(print_of).collect();
+        let strange = [prints.as_slice(), &[print_of(&digest(7))]].concat();
+        assert_eq!((set.meet_all(1, &strange), set.unmet_count(1)), (None, prints.len() as u64));
+        assert_eq!(
+            (set.meet_all(1, &prints[2..]), set.is_unmet(&digests[0]), set.is_unmet(&digests[2])),
+            (Some(2), true, false)
+        );
+        assert_eq!(set.meet_all(1, &prints), Some(0));
+        assert_eq!((set.meet_all(2, &[]), set.meet_all(0, &[]), set.meet_all(3, &[])), (Some(0), None, None));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | how a file appears | `durable`, `temps` |
 //! | who waits for whom | `lock`, `claims` |
 //! | what becomes of an uploaded chunk | [`collision`], `chunk_store` |
+//! | which chunk directories need not be read again | `dir_names` |
 //! | what keeps a chunk from being removed | `custody`, `live_set`, [`Collection`] |
 //! | what a presence check means | [`presence`], `check` |
 //! | the life of a backup | `backup` |
@@ -35,6 +36,7 @@ mod create;
 mod custody;
 mod datastore;
 mod destroy;
+mod dir_names;
 mod durable;
 mod explain;
 mod file_reader;
@@ -73,13 +75,14 @@ pub use census::{Census, GcCensus, GroupCensus};
 pub use check::{CHECK_BATCH_MAX, Freshness};
 pub use chunk_store::Inserted;
 pub use collection::{
-    Candidate, ChunkDirs, ChunkName, Collection, DirListing, IndexFile, LOOKED_AT_ONCE, LookedDir, Pass, Remains,
-    Removed,
+    Candidate, ChunkDirs, ChunkName, Collection, DirListing, DirNames, IndexFile, KnownDirs, LOOKED_AT_ONCE, LookedDir,
+    Pass, Remains, Removed, Unchanged,
 };
 pub use config::{CheckSwitches, DatastoreConfig, GC_CUTOFF_MINUTES, GC_RESERVE_BYTES, GcConfig, GcMethod, SyncLevel};
 pub use custody::{Change, Keeper};
 pub use datastore::{Datastore, WeakDatastore};
 pub use destroy::LeftBehind;
+pub use dir_names::KnownDir;
 pub use file_reader::{FileReader, STREAM_BLOCK_BYTES};
 pub use index_read::{IndexEntry, IndexReader, IndexScan, SCAN_BLOCK_BYTES};
 pub use index_write::{ARCHIVE_BYTES_MAX, ClosedIndex, DynamicWriter, FixedWriter};

@@ -91,12 +91,13 @@ impl CheckReport {
 mod tests {
     use super::*;
     use crate::clock::EpochSecs;
+    use crate::engine::Stamp;
 
     #[test]
     fn only_three_things_count_as_missing() {
         let accessed = EpochSecs(0);
-        let file = |size_bytes| Ok(FileStat { kind: FileKind::File, size_bytes, accessed });
-        let other = |kind| Ok(FileStat { kind, size_bytes: 4096, accessed });
+        let file = |size_bytes| Ok(FileStat { kind: FileKind::File, size_bytes, accessed, stamp: Stamp::default() });
+        let other = |kind| Ok(FileStat { kind, size_bytes: 4096, accessed, stamp: Stamp::default() });
         for (answer, verdict) in [
             (file(12), Presence::Present),
             (file(u64::MAX), Presence::Present),

@@ -90,7 +90,9 @@ impl Datastore {
         for batch in digests.chunks(CHECK_BATCH_MAX) {
             let names = batch.iter().map(chunk_stat_name).collect();
             let dir = checker.chunks_dir();
-            let reply = engine.stat(StatBatch { dir, names, class: Class::Sweep, force_sync: *network_fs }).await?;
+            let reply = engine
+                .stat(StatBatch { dir, names, class: Class::Sweep, force_sync: *network_fs, stamps: false })
+                .await?;
             found.extend(reply.results.into_iter().map(|answer| match (answer, classify(answer)) {
                 (Ok(stat), Presence::Present) => Found::Present { size_bytes: stat.size_bytes },
                 (_, Presence::Missing(reason)) => Found::Missing(reason),

@@ -227,6 +227,7 @@ mod tests {
             "ns/a/host/x/2024/y.tmp_didx",
             ".gc-status.tmp_AbC123",
             ".ringvault-gc-progress.tmp_AbC123",
+            ".ringvault-gc-names.tmp_AbC123",
         ];
         for path in good.into_iter().chain([
             "vm/100/2024-06-05T14:23:38Z/x.img.fidx",

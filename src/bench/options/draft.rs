@@ -97,6 +97,7 @@ pub struct Draft {
     pub checks: bool,
     pub garbage_percent: u8,
     pub gc_method: GcMethod,
+    pub again: bool,
     pub logs: LogOptions,
 }
 
@@ -148,6 +149,7 @@ impl Default for Draft {
             checks: true,
             garbage_percent: 10,
             gc_method: GcMethod::default(),
+            again: false,
             logs: LogOptions::default(),
         }
     }
@@ -255,6 +257,7 @@ impl Draft {
             checks: self.checks,
             garbage_percent: self.garbage_percent,
             gc_method: self.gc_method,
+            again: self.again,
             group_reporting: self.group_reporting,
             percentiles: self.percentiles,
             logs: self.logs,

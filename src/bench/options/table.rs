@@ -375,6 +375,13 @@ pub static OPTIONS: &[Opt] = &[
     )
     .only(&[Gc]),
     opt(
+        "again",
+        Grammar::Switch(|s, on| s.job.again = on),
+        "0",
+        "Leaves out directories that are as the collection before this one found them, as the daemon does; without it all are read",
+    )
+    .only(&[Gc]),
+    opt(
         "write_bw_log",
         Grammar::Text(|s, name| s.job.logs.bw = Some(name.to_owned())),
         "",

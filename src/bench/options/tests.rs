@@ -41,8 +41,9 @@ fn each_option_lands_in_its_job() {
     assert_eq!(job.given[0], ("name".into(), "a".into()));
     assert!(job.given.contains(&("ramp_time".into(), "500ms".into())) && !job.given.iter().any(|(n, _)| n == "eta"));
 
-    let plan = line("--name=g --directory=/d --rw=gc --garbage=50 --gc-method=atime --nrfiles=10").unwrap();
+    let plan = line("--name=g --directory=/d --rw=gc --garbage=50 --gc-method=atime --again --nrfiles=10").unwrap();
     assert_eq!((plan.jobs[0].garbage_percent, plan.jobs[0].gc_method), (50, crate::store::GcMethod::AccessTime));
+    assert!(plan.jobs[0].again);
     let plan = line("--name=b --directory=/d --rw=backup --unchanged --checks=0").unwrap();
     assert!(plan.jobs[0].unchanged && !plan.jobs[0].checks);
     let plan = line("--name=k --directory=/d --rw=known-finish --sorted=0 --existing").unwrap();

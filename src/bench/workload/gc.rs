@@ -41,6 +41,8 @@ struct Effort {
     asked_for_size: u64,
     touched: u64,
     set_bytes: u64,
+    directories_read: u64,
+    directories_unchanged: u64,
     /// Of the original's way, which may be told to stop before its end.
     serial: Option<original::Collected>,
 }
@@ -82,7 +84,8 @@ impl Gc {
         let begun = Instant::now();
         let collection = gc::begin(&self.opened.store).await?;
         let task = self.tasks.start(gc::WORKER_TYPE).await?;
-        let result = gc::run(&self.opened.store, gc::Manner::Fresh, collection, &task, turn.over()).await;
+        let manner = if turn.job.again { gc::Manner::Resume } else { gc::Manner::Fresh };
+        let result = gc::run(&self.opened.store, manner, collection, &task, turn.over()).await;
         let clat = begun.elapsed();
         task.end(result.as_ref().map(|_| ()).map_err(ToString::to_string)).await;
         let report = match result {
@@ -101,6 +104,8 @@ impl Gc {
             asked_for_size: if touches { 0 } else { swept.sampled_chunks },
             touched: report.marked.touches,
             set_bytes: report.marked.memory_bytes,
+            directories_read: swept.dirs_read,
+            directories_unchanged: swept.dirs_unchanged,
             serial: None,
         };
         self.count(turn, effort, swept.chunks, clat);
@@ -169,9 +174,12 @@ impl Stage for Gc {
             "access_times_written": effort.touched,
             "inode_operations_per_live_chunk": per_live(&effort),
             "set_bytes": effort.set_bytes,
+            "directories_read": effort.directories_read,
+            "directories_unchanged": effort.directories_unchanged,
         });
         if let Some(serial) = effort.serial {
             told_of["directories_swept"] = json!(serial.directories);
+            told_of["directories_read"] = json!(serial.directories);
             told_of["marked_in_ms"] = json!(millis(serial.marked_in));
             told_of["swept_in_ms"] = json!(millis(serial.swept_in));
         }

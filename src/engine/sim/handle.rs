@@ -12,8 +12,8 @@ use super::effect::{Effect, PAGE_BYTES, pages};
 use super::operations::{Entry, Open};
 use super::tree::Ino;
 use crate::engine::file::{LockMode, SyncScope};
-use crate::engine::stat::{FileStat, StatName, StatResult};
-use crate::engine::{FileKind, FileMeta};
+use crate::engine::stat::{FileStat, Stamp, StatName, StatResult};
+use crate::engine::{FileKind, FileMeta, Mount};
 
 /// What a descriptor is on a real disk. Its lock ends with it.
 #[derive(Debug)]
@@ -32,15 +32,20 @@ impl SimHandle {
         self.sim.operate(false, |state| state.meta(self.ino))
     }
 
+    pub(in crate::engine) fn mount(&self) -> Mount {
+        self.sim.mount()
+    }
+
     pub(in crate::engine) fn lstat(&self, name: &Path) -> io::Result<FileMeta> {
         self.sim.stat(self.ino, name, false)
     }
 
     /// What a presence check is told.
-    pub(in crate::engine) fn file_stat(&self, name: &StatName) -> StatResult {
+    pub(in crate::engine) fn file_stat(&self, name: &StatName, stamps: bool) -> StatResult {
         let path = Path::new(OsStr::from_bytes(name.as_c_str().to_bytes()));
         let meta = self.sim.stat(self.ino, path, true).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-        Ok(FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed })
+        let stamp = if stamps { meta.stamp() } else { Stamp::default() };
+        Ok(FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed, stamp })
     }
 
     pub(in crate::engine) fn open(&self, name: &Path) -> io::Result<Self> {

@@ -33,7 +33,7 @@ use self::effect::{Effect, Record};
 use self::path::{LastLink, Place};
 use self::tree::{Ino, Tree};
 use super::file::{LockMode, SyncScope};
-use super::{FileTime, FsUsage};
+use super::{FileTime, FsUsage, Mount};
 use crate::sync::Mutex;
 
 pub use self::crash::Survival;
@@ -43,6 +43,9 @@ pub(super) use self::tree::ROOT;
 
 /// Device number of the next simulated disk: no two are the same, as no two disks of a machine are.
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(1 << 40);
+
+/// Number of the next boot of a machine with a simulated disk.
+static NEXT_BOOT: AtomicU64 = AtomicU64::new(1);
 
 /// Its magic number, that of ext4: a local file system.
 const MAGIC: u64 = 0xef53;
@@ -71,6 +74,8 @@ pub struct Sim {
 #[derive(Debug)]
 struct State {
     device: u64,
+    /// A power cut ends it, a killed process does not.
+    boot: u64,
     now: Tree,
     durable: Tree,
     pending: Vec<Record>,
@@ -95,6 +100,7 @@ pub struct Moment {
     pending: Arc<[Record]>,
     next_ino: Ino,
     secs: i64,
+    boot: u64,
 }
 
 impl Moment {
@@ -102,7 +108,8 @@ impl Moment {
     /// lock is held, and nothing of it is lost any more.
     pub fn crash(&self, survival: Survival, seed: u64) -> Sim {
         let tree = crash::crash(&self.durable, &self.pending, survival, seed);
-        Sim::of(tree, self.next_ino, self.secs)
+        let boot = if survival == Survival::Everything { self.boot } else { next_boot() };
+        Sim::of(tree, self.next_ino, self.secs, boot)
     }
 
     /// How many effects might be lost.
@@ -115,13 +122,14 @@ impl Sim {
     /// An empty disk on which it is `secs` after the epoch.
     pub fn new(secs: i64) -> Self {
         let tree = Tree::new(FileTime { secs, nanos: 0 });
-        Self::of(tree, ROOT + 1, secs)
+        Self::of(tree, ROOT + 1, secs, next_boot())
     }
 
-    fn of(tree: Tree, next_ino: Ino, secs: i64) -> Self {
+    fn of(tree: Tree, next_ino: Ino, secs: i64, boot: u64) -> Self {
         let used_bytes = tree.stored_bytes();
         let state = State {
             device: NEXT_DEVICE.fetch_add(1, Ordering::Relaxed),
+            boot,
             now: tree.clone(),
             durable: tree,
             pending: Vec::new(),
@@ -184,6 +192,12 @@ impl Sim {
         self.state.lock().secs = secs;
     }
 
+    /// Which mount it is: for as long as the machine runs the same one, whatever device number the tests see.
+    pub(super) fn mount(&self) -> Mount {
+        let boot = self.state.lock().boot;
+        Mount { boot: u128::from(boot).to_le_bytes(), device: boot, id: Some(boot) }
+    }
+
     /// Does one operation, which `changes` something or not.
     fn operate<T>(&self, changes: bool, work: impl FnOnce(&mut State) -> Result<T, Errno>) -> std::io::Result<T> {
         let mut state = self.state.lock();
@@ -195,6 +209,10 @@ impl Sim {
         }
         Ok(done?)
     }
+}
+
+fn next_boot() -> u64 {
+    NEXT_BOOT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl State {
@@ -228,8 +246,9 @@ impl State {
     }
 
     fn moment(&self) -> Moment {
-        let Self { changes, next_ino, secs, .. } = *self;
-        Moment { changes, durable: self.durable.clone(), pending: self.pending.as_slice().into(), next_ino, secs }
+        let Self { changes, next_ino, secs, boot, .. } = *self;
+        let (durable, pending) = (self.durable.clone(), self.pending.as_slice().into());
+        Moment { changes, durable, pending, next_ino, secs, boot }
     }
 
     /// A stamp that no earlier operation had.

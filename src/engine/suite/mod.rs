@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Class, DirFd, Engine, EngineChoice, EngineConfig, FileKind, FileStat, StatBatch, StatName, StatResult};
+use super::{
+    Class, DirFd, Engine, EngineChoice, EngineConfig, FileKind, FileStat, Stamp, StatBatch, StatName, StatResult,
+};
 use crate::clock::EpochSecs;
 use crate::error::Kind;
 
@@ -53,7 +55,7 @@ impl Tree {
 
     fn batch<S: AsRef<str>>(&self, class: Class, names: &[S]) -> StatBatch {
         let names = names.iter().map(|name| StatName::new(name.as_ref()).unwrap()).collect();
-        StatBatch { dir: Arc::clone(&self.dir), names, class, force_sync: false }
+        StatBatch { dir: Arc::clone(&self.dir), names, class, force_sync: false, stamps: false }
     }
 }
 
@@ -63,7 +65,7 @@ fn make_file(path: &Path, size_bytes: u64) {
 }
 
 fn found(kind: FileKind, size_bytes: u64) -> StatResult {
-    Ok(FileStat { kind, size_bytes, accessed: EpochSecs(0) })
+    Ok(FileStat { kind, size_bytes, accessed: EpochSecs(0), stamp: Stamp::default() })
 }
 
 /// Answers without access times, which looking at a file may change.

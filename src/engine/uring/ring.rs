@@ -181,7 +181,14 @@ mod tests {
         let name = StatName::new("etc").unwrap();
         for pos in 0..count {
             let urgency = Urgency::Foreground;
-            ring.begin(Check { ticket: Ticket { key, pos }, dir, name: &name, force_sync: false, urgency });
+            ring.begin(Check {
+                ticket: Ticket { key, pos },
+                dir,
+                name: &name,
+                force_sync: false,
+                stamps: false,
+                urgency,
+            });
         }
     }
 

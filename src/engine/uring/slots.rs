@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::engine::dir_fd::DirFd;
 use crate::engine::driver::{Check, Ended, Ticket};
 use crate::engine::plain;
-use crate::engine::stat::StatName;
+use crate::engine::stat::{Stamp, StatName};
 
 /// What the kernel sees of a slot.
 struct Shared {
@@ -26,6 +26,7 @@ struct Shared {
 #[derive(Debug)]
 struct Away {
     ticket: Ticket,
+    stamps: bool,
     _dir: Arc<DirFd>,
 }
 
@@ -66,11 +67,11 @@ impl Slots {
         unsafe { (*shared).name = *check.name };
         // SAFETY: as above; these only compute addresses inside of the slot.
         let (name, answer) = unsafe { (&raw const (*shared).name, &raw mut (*shared).answer) };
-        self.away[slot] = Some(Away { ticket: check.ticket, _dir: Arc::clone(check.dir) });
+        self.away[slot] = Some(Away { ticket: check.ticket, stamps: check.stamps, _dir: Arc::clone(check.dir) });
         // `StatName` is its bytes alone (checked by a test), NUL-terminated.
         opcode::Statx::new(types::Fd(check.dir.as_fd().as_raw_fd()), name.cast(), answer.cast())
             .flags(plain::sync_flag(check.force_sync).bits().cast_signed())
-            .mask(plain::MASK.bits())
+            .mask(plain::mask(check.stamps).bits())
             .build()
             .user_data(slot as u64)
     }
@@ -78,7 +79,7 @@ impl Slots {
     /// Brings the slot of a completed operation home. `user_data` and `result` are the completion's.
     pub(super) fn receive(&mut self, user_data: u64, result: i32) -> Ended {
         let slot = usize::try_from(user_data).expect("user data is a slot's number");
-        let Away { ticket, _dir } = self.away[slot].take().expect("an operation completes once");
+        let Away { ticket, stamps, _dir } = self.away[slot].take().expect("an operation completes once");
         self.home.push(slot);
         if result < 0 {
             return Ended { ticket, result: Err(Errno::from_raw_os_error(-result)) };
@@ -86,7 +87,14 @@ impl Slots {
         // SAFETY: inside our allocation, initialised since `new`; the operation has completed, so the kernel writes no
         // more.
         let answer = unsafe { &(*self.at(slot)).answer };
-        Ended { ticket, result: Ok(plain::file_stat(answer.stx_mode, answer.stx_size, answer.stx_atime.tv_sec)) }
+        let stamp = || {
+            let (mtime, ctime) = (answer.stx_mtime, answer.stx_ctime);
+            let dev = (answer.stx_dev_major, answer.stx_dev_minor);
+            plain::stamp_of(dev, answer.stx_ino, (mtime.tv_sec, mtime.tv_nsec), (ctime.tv_sec, ctime.tv_nsec))
+        };
+        let stamp = if stamps { stamp() } else { Stamp::default() };
+        let stat = plain::file_stat(answer.stx_mode, answer.stx_size, answer.stx_atime.tv_sec, stamp);
+        Ended { ticket, result: Ok(stat) }
     }
 
     /// How many are with the kernel.
@@ -140,7 +148,14 @@ mod tests {
         let key = Schedule::new(Limits { workers: 1, slots: 1 }).add(Class::Sweep, 1, ());
         let name = StatName::new("etc").unwrap();
         let urgency = crate::engine::priority::Urgency::Foreground;
-        let check = |pos| Check { ticket: Ticket { key, pos }, dir: &dir, name: &name, force_sync: false, urgency };
+        let check = |pos| Check {
+            ticket: Ticket { key, pos },
+            dir: &dir,
+            name: &name,
+            force_sync: false,
+            stamps: false,
+            urgency,
+        };
         let mut slots = Slots::new(2);
         slots.send(check(0));
         slots.send(check(1));
@@ -160,7 +175,14 @@ mod tests {
         let name = StatName::new("etc").unwrap();
         let mut slots = Slots::new(1);
         let urgency = crate::engine::priority::Urgency::Foreground;
-        slots.send(Check { ticket: Ticket { key, pos: 0 }, dir: &dir, name: &name, force_sync: false, urgency });
+        slots.send(Check {
+            ticket: Ticket { key, pos: 0 },
+            dir: &dir,
+            name: &name,
+            force_sync: false,
+            stamps: false,
+            urgency,
+        });
         drop(slots);
         assert_eq!(Arc::strong_count(&dir), 2, "the directory stays open with it");
     }

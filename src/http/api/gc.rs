@@ -64,7 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
             ParamSpec::optional(
                 "fresh",
                 ParamKind::Boolean,
-                "Sweep all directories, even if a run was cut off that could be gone on with.",
+                "Read and sweep all directories, even those that have not changed since the last run, or that a run had swept which was cut off.",
             ),
             RATE,
         ],

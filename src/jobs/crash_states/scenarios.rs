@@ -74,7 +74,11 @@ pub(super) async fn play(world: &World, scenario: &str) -> Result<()> {
             world.remove(&World::snapshot("host/a", 0)).await?;
             world.pass_time(3 * DAY);
             world.collect().await?;
-            world.back_up(&World::snapshot("host/a", 100), &[1, 2, 40]).await
+            world.back_up(&World::snapshot("host/a", 100), &[1, 2, 40]).await?;
+            world.remove(&World::snapshot("host/b", 1)).await?;
+            world.pass_time(3 * DAY);
+            // Leaves out what has not changed.
+            world.collect().await
         }
         "notes and protection" => {
             let snapshot = World::snapshot("host/a", 1);

@@ -3,7 +3,7 @@
 //! ```text
 //! run ─▶ begin: nobody else works on this datastore, and what comes from now on is watched; a run that was cut off is gone on with
 //!     ─▶ mark   every index file once ─▶ the set of live chunks, 12 bytes each
-//!     ─▶ sweep  every chunk directory once: a name in the set is done; the others are looked at, judged by cutoff, removed
+//!     ─▶ sweep  every chunk directory that has changed: a name in the set is done; the others are looked at, judged by cutoff, removed
 //!     ─▶ report status, log
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! [`Pass::remove`](crate::store::Pass::remove).
 
 pub mod cutoff;
+mod look;
 mod mark;
 mod report;
 mod resume;

@@ -62,6 +62,12 @@ pub struct Swept {
     pub unmet: u64,
     /// Inodes looked at because nobody named their chunk.
     pub stats: u64,
+    /// Directories whose names were read.
+    #[serde(default)]
+    pub dirs_read: u64,
+    /// Directories that were as an earlier run had read them, and held nothing that is not live.
+    #[serde(default)]
+    pub dirs_unchanged: u64,
 }
 
 /// What the marking found, and what it took.
@@ -99,6 +105,8 @@ impl Swept {
             still_bad,
             unmet,
             stats,
+            dirs_read,
+            dirs_unchanged,
         } = other;
         self.chunks += chunks;
         self.unasked_chunks += unasked_chunks;
@@ -114,6 +122,8 @@ impl Swept {
         self.still_bad += still_bad;
         self.unmet += unmet;
         self.stats += stats;
+        self.dirs_read += dirs_read;
+        self.dirs_unchanged += dirs_unchanged;
     }
 
     /// Bytes of the live chunks: those of the sample, and for each chunk that was not looked at the mean of the sample. Digests say nothing
@@ -191,6 +201,11 @@ pub fn effort(marked: &Marked, swept: &Swept) -> String {
         swept.sampled_chunks,
         marked.touches,
     )
+}
+
+/// What the sweep has read, for the task log.
+pub fn reading(swept: &Swept) -> String {
+    format!("{} directories read, {} unchanged since an earlier run", swept.dirs_read, swept.dirs_unchanged)
 }
 
 /// What share of the usage is an estimate; `None` if all of it was measured.

@@ -28,7 +28,7 @@ const TIME_BETWEEN: Duration = Duration::from_secs(5);
 const AGE_MAX_SECS: i64 = 86_400;
 
 /// How long a run that is asked to stop takes to write down how far it was. A disk that hangs is not waited for.
-const LAST_WORD_MAX: Duration = Duration::from_millis(500);
+pub(super) const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 
 /// More than any counter of a real run: what is larger was not written by us, and sums of it would overflow.
 const COUNTER_MAX: u64 = 1 << 60;

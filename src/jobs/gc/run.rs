@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicUsize;
 
 use super::cutoff::Cutoff;
 use super::mark::{mark, name_missing};
-use super::report::{GcStatus, Marked, Swept, effort, estimate, shown_bytes};
-use super::resume::{self, Manner, Progress, Trail, sample_left, unnamed};
+use super::report::{GcStatus, Marked, Swept, effort, estimate, reading, shown_bytes};
+use super::resume::{self, LAST_WORD_MAX, Manner, Progress, Trail, sample_left, unnamed};
 use super::sweep::{Progress as Told, Rule, sweep};
 use crate::error::{Error, Kind, Result, SHUTTING_DOWN};
 use crate::jobs::budget::{tell_rate, told};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
-use crate::store::{Collection, Datastore, GcConfig, GcMethod as Method, Rate};
+use crate::store::{Collection, Datastore, DirNames, GcConfig, GcMethod as Method, Rate};
 use crate::task::{Registry, RunKind, Task};
 use crate::types::{AuthId, Upid};
 
@@ -114,9 +114,11 @@ async fn collect(store: &Datastore, manner: Manner, collection: &Collection, tas
     }
     told.into_iter().for_each(|line| task.log(line));
     let mut trail = Trail::new(store, collection, task.upid().to_string(), resumed.as_ref());
-    let report = collect_from(store, resumed, collection, task, &mut trail).await;
+    let mut names = collection.dir_names(manner == Manner::Fresh).await;
+    let report = collect_from(store, resumed, collection, task, (&mut trail, &mut names)).await;
     if report.is_err() {
         trail.cut_off().await;
+        let _ = tokio::time::timeout(LAST_WORD_MAX, names.discard()).await;
     }
     report
 }
@@ -126,7 +128,7 @@ async fn collect_from(
     resumed: Option<Progress>,
     collection: &Collection,
     task: &Task,
-    trail: &mut Trail<'_>,
+    (trail, names): (&mut Trail<'_>, &mut DirNames),
 ) -> Result<GcReport> {
     let GcConfig { method, memory_max, cutoff_minutes, reserve_bytes } = store.config().gc;
     collection.keep_reserve(reserve_bytes).await;
@@ -139,6 +141,7 @@ async fn collect_from(
     let (mut next, mut width) = (resumed.as_ref().map_or(0, |from| from.next), DIRS);
     let (mut marked, mut told) = (Marked::default(), Told::from(resumed.as_ref()));
     resumed.as_ref().and_then(unnamed).into_iter().for_each(|line| task.warn(line));
+    names.carry_over(next).await?;
     let mut swept = resumed.map(|from| from.swept).unwrap_or_default();
     let rule = Rule { cutoff, method, sample: Arc::new(AtomicUsize::new(sample_left(&swept))) };
     while next < DIRS {
@@ -152,7 +155,8 @@ async fn collect_from(
         }
         task.log("Start GC phase2 (sweep unused chunks)");
         let unmet_before = swept.unmet;
-        sweep(&pass, &rule, task, (&mut swept, &mut told, trail)).await?;
+        sweep(&pass, &rule, task, (&mut swept, &mut told, trail, names)).await?;
+        names.take_trouble().into_iter().for_each(|line| task.log(line));
         if swept.unmet > unmet_before {
             name_missing(&pass, store, &files, task).await?;
         }
@@ -164,6 +168,7 @@ async fn collect_from(
     let status = swept.status(&marked, task.upid().to_string());
     status.lines().into_iter().chain(estimate(&swept)).for_each(|line| task.log(line));
     task.log(effort(&marked, &swept));
+    task.log(reading(&swept));
     // The history names the task anyway.
     task.figures(&GcStatus { upid: None, ..status.clone() });
     if collection.has_used_reserve() {
@@ -174,6 +179,8 @@ async fn collect_from(
         // The garbage is gone all the same; on a full disk that may be the only thing that works.
         task.log(format!("the status of this run is not kept: {e}"));
     }
+    names.finish().await;
+    names.take_trouble().into_iter().for_each(|line| task.log(line));
     if let Err(e) = trail.clear().await {
         task.log(format!("the next run may take this one for one that was cut off: {e}"));
     }

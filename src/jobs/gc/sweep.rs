@@ -1,26 +1,34 @@
 //! Phase 2: one chunk directory after the other, several at a time.
 //!
 //! A directory is the unit of work: read, its candidates looked at as one batch, judged, removed. Nothing is locked meanwhile but, one by one, the
-//! digests that go.
+//! digests that go. One that is as it was when it was last read, and holds nothing that is not live, is not read ([`Look`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 
 use super::cutoff::{Cutoff, Verdict};
+use super::look::Look;
 use super::mark::{count, cut_off};
 use super::report::Swept;
 use super::resume::{self, Trail};
 use crate::engine::FileStat;
 use crate::error::{Error, Result};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
-use crate::store::{ChunkName, DirListing, GcMethod as Method, LOOKED_AT_ONCE, LookedDir, Pass, Remains, Removed};
+use crate::store::{
+    ChunkName, DirListing, DirNames, GcMethod as Method, KnownDir, LOOKED_AT_ONCE, LookedDir, Pass, Remains, Removed,
+    Unchanged,
+};
 use crate::task::Task;
 
 /// Directories that are worked on at a time: half of the pool, so that backups are served in between.
 const DIRS_IN_FLIGHT: usize = 8;
+
+/// Directories whose turn has not come, those that need not be read included: they hold the names of their chunks.
+const DIRS_WAITING: usize = 256;
 
 /// Live chunks that are looked at for their sizes, in the whole run: the mean of 4096 is within 3 % of the true one even where sizes vary by as
 /// much as they are large. That is all that live chunks cost; a store with no more of them is measured exactly.
@@ -50,6 +58,15 @@ pub(super) struct Progress {
 struct Dir {
     swept: Swept,
     unreadable: Vec<(ChunkName, Errno)>,
+    /// What later runs may know of it.
+    known: Option<KnownDir>,
+}
+
+/// A directory whose turn comes.
+#[derive(Debug)]
+enum Work {
+    Unchanged(Unchanged),
+    Read(JoinHandle<VecDeque<(u16, Result<Dir>)>>),
 }
 
 /// Sweeps the directories of a pass, and adds what they had to `swept`. On an error no further directory is begun, and those that are begun
@@ -58,34 +75,71 @@ pub(super) async fn sweep(
     pass: &Pass,
     rule: &Rule,
     task: &Task,
-    (swept, progress, trail): (&mut Swept, &mut Progress, &mut Trail<'_>),
+    (swept, progress, trail, names): (&mut Swept, &mut Progress, &mut Trail<'_>, &mut DirNames),
 ) -> Result<()> {
     let dirs = pass.chunk_dirs().await?;
+    let mut look = Look::new(pass, &dirs, std::mem::take(&mut names.known), rule.method == Method::AccessTime);
     let mut absent = dirs.unmet.into_iter().peekable();
-    let mut left = dirs.present.into_iter();
     let at_once = match rule.method {
         Method::Memory => 1,
         Method::AccessTime => LOOKED_AT_ONCE,
     };
-    let mut running = VecDeque::new();
+    let now = names.now();
+    let begin = |prefixes: Vec<u16>| {
+        let (pass, rule) = (pass.clone(), rule.clone());
+        Work::Read(tokio::spawn(async move { sweep_dirs(&pass, &prefixes, &rule, now).await }))
+    };
+    let (mut running, mut in_flight) = (VecDeque::new(), 0);
     let mut done = VecDeque::new();
     let mut failure = None;
     loop {
-        while failure.is_none() && running.len() < DIRS_IN_FLIGHT {
-            let prefixes: Vec<u16> = left.by_ref().take(at_once).collect();
-            let Some(first) = prefixes.first().copied() else { break };
-            let (pass, rule) = (pass.clone(), rule.clone());
-            running.push_back((first, tokio::spawn(async move { sweep_dirs(&pass, &prefixes, &rule).await })));
+        // Directories that follow one another, to be read in one piece of work.
+        let mut row = Vec::with_capacity(at_once);
+        while failure.is_none() && in_flight < DIRS_IN_FLIGHT && running.len() < DIRS_WAITING {
+            let next = match look.next().await {
+                Ok(next) => next,
+                Err(e) => {
+                    row.clear();
+                    failure = Some(e);
+                    break;
+                }
+            };
+            let (is_last, unchanged) = match next {
+                Some((prefix, None)) => {
+                    row.push(prefix);
+                    (false, None)
+                }
+                Some((prefix, Some(unchanged))) => (true, Some((prefix, Work::Unchanged(unchanged)))),
+                None => (true, None),
+            };
+            let is_over = is_last && unchanged.is_none();
+            if let Some(first) = row.first().copied().filter(|_| is_last || row.len() == at_once) {
+                running.push_back((first, begin(std::mem::take(&mut row))));
+                in_flight += 1;
+            }
+            running.extend(unchanged);
+            if is_over {
+                break;
+            }
         }
         if done.is_empty() {
-            let Some((first, dirs)) = running.pop_front() else { break };
-            done = dirs.await.unwrap_or_else(|e| [(first, Err(cut_off(e)))].into());
+            let Some((first, work)) = running.pop_front() else { break };
+            done = match work {
+                Work::Unchanged(unchanged) => [(first, Ok(Dir::of(unchanged, rule)))].into(),
+                Work::Read(dirs) => {
+                    in_flight -= 1;
+                    dirs.await.unwrap_or_else(|e| [(first, Err(cut_off(e)))].into())
+                }
+            };
         }
         let Some((prefix, dir)) = done.pop_front() else { continue };
         match dir {
             Ok(dir) => {
                 progress.tell(prefix, swept.chunks, &dir, task);
                 swept.add(&dir.swept);
+                if let (Some(known), None) = (&dir.known, &failure) {
+                    names.keep(known).await;
+                }
                 while let Some((_, unmet)) = absent.next_if(|(missing, _)| *missing < prefix) {
                     swept.unmet += unmet;
                 }
@@ -102,7 +156,34 @@ pub(super) async fn sweep(
         }
     }
     swept.unmet += absent.map(|(_, unmet)| unmet).sum::<u64>();
+    names.known = look.end();
     failure.map_or(Ok(()), Err)
+}
+
+impl Dir {
+    /// Of one that was not read.
+    fn of(Unchanged { dir, unmet }: Unchanged, rule: &Rule) -> Self {
+        let (chunks, measured) = (count(dir.prints.len()), u64::from(dir.measured));
+        rule.sampled(dir.measured as usize);
+        let swept = Swept {
+            chunks,
+            unasked_chunks: chunks - measured,
+            sampled_chunks: measured,
+            sampled_bytes: dir.measured_bytes,
+            unmet,
+            dirs_unchanged: 1,
+            ..Swept::default()
+        };
+        Self { swept, unreadable: Vec::new(), known: Some(dir) }
+    }
+}
+
+impl Rule {
+    /// So many of the sample are there. Several directories may have taken from what was left at once; then the sample is a little larger.
+    fn sampled(&self, chunks: usize) {
+        let taken = |left: usize| Some(left.saturating_sub(chunks));
+        let _ = self.sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    }
 }
 
 fn too_many_unreadable() -> Error {
@@ -136,16 +217,16 @@ fn percentage(dirs: u32) -> u32 {
 }
 
 /// What comes of directories that follow one another, in their order, up to the first error.
-async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule) -> VecDeque<(u16, Result<Dir>)> {
+async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule, now: Option<i64>) -> VecDeque<(u16, Result<Dir>)> {
     let mut swept = VecDeque::with_capacity(prefixes.len());
     let (looked, ended) = match rule.method {
         Method::Memory => {
             for prefix in prefixes {
-                swept.push_back((*prefix, sweep_dir(pass, *prefix, rule).await));
+                swept.push_back((*prefix, sweep_dir(pass, *prefix, rule, now).await));
             }
             return swept;
         }
-        Method::AccessTime => pass.look(prefixes).await,
+        Method::AccessTime => pass.look(prefixes, now).await,
     };
     for LookedDir { prefix, listing, stats } in looked {
         let dir = judge(pass, rule, listing, stats).await;
@@ -161,8 +242,8 @@ async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule) -> VecDeque<(u16
 }
 
 /// A directory whose live chunks are of no interest, but for a sample.
-async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule) -> Result<Dir> {
-    let listing = pass.list_chunks(prefix, Remains::Sample(rule.sample.load(Ordering::Relaxed))).await?;
+async fn sweep_dir(pass: &Pass, prefix: u16, rule: &Rule, now: Option<i64>) -> Result<Dir> {
+    let listing = pass.list_chunks(prefix, Remains::Sample(rule.sample.load(Ordering::Relaxed)), now).await?;
     let names: Vec<ChunkName> = listing.candidates.iter().map(|candidate| candidate.name).collect();
     let stats = pass.stat(&names).await?;
     judge(pass, rule, listing, stats).await
@@ -175,7 +256,8 @@ async fn judge(
     listing: DirListing,
     stats: Vec<Result<Option<FileStat>, Errno>>,
 ) -> Result<Dir> {
-    let mut dir = Dir::default();
+    let mut dir = Dir { known: listing.known, ..Dir::default() };
+    dir.swept.dirs_read = 1;
     dir.swept.unmet = listing.unmet;
     dir.swept.unasked_chunks = listing.live;
     dir.swept.chunks = listing.live + count(listing.candidates.len());
@@ -204,10 +286,17 @@ async fn judge(
             Err(errno) => dir.unreadable.push((name, errno)),
         }
     }
-    // Several directories may have taken from what was left at once; then the sample is a little larger.
-    let taken = |left: usize| Some(left.saturating_sub(sampled));
-    let _ = rule.sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    rule.sampled(sampled);
     remove(pass, rule, old, &mut dir.swept).await?;
+    let Swept { sampled_chunks, sampled_bytes, used_chunks, used_bytes, pending_chunks, pending_bytes, .. } = dir.swept;
+    // What has lost a chunk is another directory now.
+    let is_same = dir.swept.removed_chunks == 0;
+    // Who names none of the chunks that stay may do so before the next run.
+    dir.known = dir.known.filter(|_| is_same).map(|known| KnownDir {
+        measured: u32::try_from(sampled_chunks + used_chunks + pending_chunks).unwrap_or(0),
+        measured_bytes: sampled_bytes + used_bytes + pending_bytes,
+        ..known
+    });
     Ok(dir)
 }
 

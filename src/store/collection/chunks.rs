@@ -10,13 +10,15 @@ use rustix::io::Errno;
 
 use super::{Pass, Run, Shared};
 use crate::clock::EpochSecs;
-use crate::engine::{Class, Disk, FileKind, FileMeta, FileStat, NamesBuffer, StatBatch};
+use crate::engine::{Class, Disk, FileKind, FileMeta, FileStat, NamesBuffer, Stamp, StatBatch};
 use crate::error::Result;
 use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
 use crate::store::custody::Keeper;
+use crate::store::dir_names::{KnownDir, block_of, is_settled};
 use crate::store::explain::failed;
 use crate::store::layout::{Layout, bad_chunk_name, chunk_of_name, chunk_stat_name};
+use crate::store::live_set::print_of;
 use crate::types::Digest;
 
 /// Files that are removed in one piece of work on the pool; between two a request to stop is seen.
@@ -49,6 +51,8 @@ pub struct DirListing {
     pub candidates: Vec<Candidate>,
     /// Live chunks that no file was met for.
     pub unmet: u64,
+    /// What may be kept of it for later runs: if it holds chunks only, and has not been changed just now.
+    pub known: Option<KnownDir>,
 }
 
 /// The chunk directories of a pass.
@@ -58,6 +62,13 @@ pub struct ChunkDirs {
     pub present: Vec<u16>,
     /// Those of the others into which live chunks belong, with how many of them, in order.
     pub unmet: Vec<(u16, u64)>,
+}
+
+impl ChunkDirs {
+    /// Those that are there, in the pieces in which [`Pass::unchanged`] is asked.
+    pub fn blocks(&self) -> impl Iterator<Item = &[u16]> {
+        self.present.chunk_by(|a, b| block_of(*a) == block_of(*b))
+    }
 }
 
 /// Which live chunks are looked at all the same.
@@ -118,10 +129,11 @@ impl Pass {
         self.read(list_dirs).await
     }
 
-    /// Reads a chunk directory; one that is not there is empty. Names of chunks that are live are done with that.
-    pub async fn list_chunks(&self, prefix: u16, remains: Remains) -> Result<DirListing> {
+    /// Reads a chunk directory; one that is not there is empty. Names of chunks that are live are done with that. `now` is the time of the file system at or
+    /// before this moment, if what is found is to be kept.
+    pub async fn list_chunks(&self, prefix: u16, remains: Remains, now: Option<i64>) -> Result<DirListing> {
         let _turn = self.shared.run.turn(1, 0).await?;
-        self.read(move |disk, shared| list(disk, shared, prefix, remains)).await
+        self.read(move |disk, shared| list(disk, shared, prefix, remains, now)).await
     }
 
     /// Size and access time of files, as one batch; `None` for what is not there, or is no regular file.
@@ -138,6 +150,7 @@ impl Pass {
                     names: good.iter().map(|name| chunk_stat_name(&name.digest)).collect(),
                     class: Class::Background,
                     force_sync: run.store.network_fs,
+                    stamps: false,
                 };
                 answers = run.unless_stopped(run.engine().stat(batch)).await?.results.into_iter();
             }
@@ -203,10 +216,25 @@ fn list_dirs(disk: &Disk, shared: &Shared) -> Result<ChunkDirs> {
     Ok(dirs)
 }
 
-pub(super) fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) -> Result<DirListing> {
-    let named: Vec<(ChunkName, FileKind)> = names(disk, shared, prefix)?;
+pub(super) fn list(
+    disk: &Disk,
+    shared: &Shared,
+    prefix: u16,
+    remains: Remains,
+    now: Option<i64>,
+) -> Result<DirListing> {
+    let Names { named, stamp, is_plain } = names(disk, shared, prefix)?;
     let there: HashSet<Digest> = named.iter().filter(|(n, _)| n.bad.is_none()).map(|(n, _)| n.digest).collect();
     let mut listing = DirListing::default();
+    let is_plain = is_plain && named.iter().all(|(name, kind)| (*kind, name.bad) == (FileKind::File, None));
+    // A link may lead to another file system.
+    let is_ours = |stamp: &Stamp| stamp.device == shared.run.place[1].0;
+    if let (true, Some(now), Some(stamp)) = (is_plain, now, stamp.filter(is_ours))
+        && is_settled(&stamp, now)
+    {
+        let prints = named.iter().map(|(name, _)| print_of(&name.digest)).collect();
+        listing.known = Some(KnownDir { prefix, listed: now, stamp, prints, ..KnownDir::default() });
+    }
     let mut sample = match remains {
         Remains::Sample(count) => count,
         Remains::All => usize::MAX,
@@ -231,33 +259,48 @@ pub(super) fn list(disk: &Disk, shared: &Shared, prefix: u16, remains: Remains) 
     Ok(listing)
 }
 
+/// The files of a chunk directory.
+#[derive(Debug)]
+struct Names {
+    /// Those that have a chunk's name.
+    named: Vec<(ChunkName, FileKind)>,
+    /// Before and after.
+    stamp: Option<Stamp>,
+    /// Whether there is nothing else.
+    is_plain: bool,
+}
+
 /// The files of a chunk directory that have a chunk's name, asked relative to the open `.chunks`: nearly all directories of a small datastore are
 /// empty, and on a network file system each component of a path is a request of its own.
-fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Vec<(ChunkName, FileKind)>> {
+fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Names> {
     let store = &shared.run.store;
     let mut names: Vec<(ChunkName, Option<FileKind>)> = Vec::new();
+    let mut is_plain = true;
     let each = |name: &[u8], kind| {
-        let name = std::str::from_utf8(name).ok().and_then(ChunkName::parse);
-        names.extend(name.filter(|name| name.digest.prefix() == prefix).map(|name| (name, kind)));
+        let parsed = std::str::from_utf8(name).ok().and_then(ChunkName::parse);
+        match parsed.filter(|name| name.digest.prefix() == prefix) {
+            Some(name) => names.push((name, kind)),
+            None => is_plain &= name == b"." || name == b"..",
+        }
         false
     };
     let (parent, mut buffer) = (store.checker.chunks_dir(), NamesBuffer::default());
     // A cached listing of a server's would do no harm: a chunk that it lacks stays, or is asked for before anybody is told that it is missing.
     let dir = store.layout.chunk_dir(prefix);
-    match disk.names_at(&parent, &dir, &mut buffer, each) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+    let stamp = match disk.names_at(&parent, &dir, &mut buffer, each) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         read => read.map_err(|e| failed("unable to list", &dir, e))?,
-    }
+    };
     let mut known = Vec::with_capacity(names.len());
     for (name, kind) in names {
         let path = name.path(&store.layout);
         // Some file systems do not say.
         match kind.map_or_else(|| lstat(disk, &path).map(|stat| stat.kind), Ok) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => is_plain = false,
             kind => known.push((name, kind.map_err(|e| failed("unable to stat", &path, e))?)),
         }
     }
-    Ok(known)
+    Ok(Names { named: known, stamp, is_plain })
 }
 
 pub(super) fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat> {
@@ -265,7 +308,7 @@ pub(super) fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat>
 }
 
 pub(super) fn file_stat(meta: &FileMeta) -> FileStat {
-    FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed }
+    FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed, stamp: Stamp::default() }
 }
 
 fn remove_claimed(

@@ -47,22 +47,22 @@ struct Looking {
 
 impl Pass {
     /// Reads chunk directories and looks at all that lies in them: as [`Self::list_chunks`] and [`Self::stat`], for several that follow one another. What was
-    /// looked at before an error comes along with it.
-    pub async fn look(&self, prefixes: &[u16]) -> (Vec<LookedDir>, Result<()>) {
+    /// looked at before an error comes along with it. `now` as there.
+    pub async fn look(&self, prefixes: &[u16], now: Option<i64>) -> (Vec<LookedDir>, Result<()>) {
         let mut dirs = Vec::with_capacity(prefixes.len());
         for part in prefixes.chunks(self.shared.run.share.piece(LOOKED_AT_ONCE)) {
-            if let Err(e) = self.look_at_part(part, &mut dirs).await {
+            if let Err(e) = self.look_at_part(part, now, &mut dirs).await {
                 return (dirs, Err(e));
             }
         }
         (dirs, Ok(()))
     }
 
-    async fn look_at_part(&self, part: &[u16], dirs: &mut Vec<LookedDir>) -> Result<()> {
+    async fn look_at_part(&self, part: &[u16], now: Option<i64>, dirs: &mut Vec<LookedDir>) -> Result<()> {
         let run = &self.shared.run;
         let turn = run.turn(part.len(), 0).await?;
         let prefixes = part.to_vec();
-        let (looking, ended) = self.read(move |disk, shared| Ok(look(disk, shared, &prefixes))).await?;
+        let (looking, ended) = self.read(move |disk, shared| Ok(look(disk, shared, &prefixes, now))).await?;
         drop(turn);
         // How many there were is known only now, so they are paid for behind.
         let on_the_spot = looking.iter().map(|dir| dir.stats.iter().flatten().count()).sum();
@@ -89,12 +89,12 @@ impl Looking {
     }
 }
 
-fn look(disk: &Disk, shared: &Shared, prefixes: &[u16]) -> (Vec<Looking>, Result<()>) {
+fn look(disk: &Disk, shared: &Shared, prefixes: &[u16], now: Option<i64>) -> (Vec<Looking>, Result<()>) {
     // A server's word is not to be had without waiting for it.
     let mut slow_left = if shared.run.store.network_fs { 0 } else { SLOW_MAX };
     let mut dirs = Vec::with_capacity(prefixes.len());
     for prefix in prefixes {
-        let listed = shared.run.go_on().and_then(|()| list(disk, shared, *prefix, Remains::All));
+        let listed = shared.run.go_on().and_then(|()| list(disk, shared, *prefix, Remains::All, now));
         let listing = match listed {
             Ok(listing) => listing,
             Err(e) => return (dirs, Err(e)),

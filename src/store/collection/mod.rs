@@ -15,6 +15,7 @@ mod chunks;
 mod doubts;
 mod indexes;
 mod looks;
+mod names;
 mod progress;
 mod reserve;
 
@@ -26,6 +27,7 @@ use tokio::sync::{oneshot, watch};
 pub use self::chunks::{Candidate, ChunkDirs, ChunkName, DirListing, Remains, Removed};
 pub use self::indexes::IndexFile;
 pub use self::looks::{LOOKED_AT_ONCE, LookedDir};
+pub use self::names::{DirNames, KnownDirs, Unchanged};
 use super::Datastore;
 use super::budget::{Rate, Share, Turn};
 use super::custody::{Change, Keeper};

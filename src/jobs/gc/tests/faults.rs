@@ -36,12 +36,13 @@ async fn run_with_fault_at(at: u64, errno: i32, for_good: bool) -> Outcome {
     let outcome = Outcome { operations, failed: result.is_err() };
     // The next start, on a disk that is well.
     let machine = Machine::new();
-    let Scene { dir, base, store, clock, tasks: _ } = scene;
+    let Scene { dir, base, store, clock, .. } = scene;
     let config = (*store.config()).clone();
     drop(store);
     closed(&base).await;
     let store = Datastore::open(config, machine.engine.clone(), clock.clone()).await.unwrap();
-    let again = Scene { dir, base, store, clock, tasks: machine.tasks.clone() };
+    let tasks = machine.tasks.clone();
+    let again = Scene { dir, base, store, clock, tasks, sim: None, manner: Manner::Resume };
     let (result, log) = again.try_collect().await;
     let status = result.unwrap().status;
     assert_eq!((again.chunks(), bad.exists()), ([1, 2, 4].into(), false), "operation {at}: {log:?}");

@@ -12,6 +12,7 @@ mod resume;
 mod rules;
 mod stop;
 mod strange;
+mod unchanged;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ use bytes::Bytes;
 
 use super::{GcReport, Manner, begin, run};
 use crate::clock::{Clock, EpochSecs};
-use crate::engine::{Disk, Engine, EngineConfig, Fault};
+use crate::engine::sim::Sim;
+use crate::engine::{Disk, Engine, EngineChoice, EngineConfig, Fault};
 use crate::error::Result;
 use crate::format::blob::{self, Compression};
 use crate::store::test_support::{T0, auth, fixed_csum, make_base, manifest, name, root, stay};
@@ -52,11 +54,22 @@ fn set_accessed(path: &Path, secs: i64) {
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
+/// An empty datastore on a simulated disk, whose name is that of a directory of this machine: no two are the same.
+fn make_simulated_base(sim: &Sim, like: &Path) -> PathBuf {
+    let base = Path::new("/").join(like.file_name().unwrap());
+    let disk = Disk::simulated(sim, None);
+    disk.mkdir(&base, 0o755).unwrap();
+    disk.mkdir(&base.join(".chunks"), 0o750).unwrap();
+    base
+}
+
 /// What scenes share: threads are dear.
 #[derive(Debug)]
 struct Machine {
     engine: Engine,
     tasks: Registry,
+    /// Its disk, if that is a simulated one.
+    sim: Option<Sim>,
     _dir: tempfile::TempDir,
 }
 
@@ -65,15 +78,29 @@ impl Machine {
         Self::with(Disk::real())
     }
 
+    /// With a disk whose clock goes as the test says; with a fault before each operation, if there is one.
+    fn simulated(fault: Option<Arc<dyn Fault>>) -> Self {
+        Self::on(&Sim::new(T0), fault)
+    }
+
+    fn on(sim: &Sim, fault: Option<Arc<dyn Fault>>) -> Self {
+        let config = EngineConfig { choice: EngineChoice::Sync, io_threads: 4, ..EngineConfig::default() };
+        Self { sim: Some(sim.clone()), ..Self::with_engine(Disk::simulated(sim, fault), &config) }
+    }
+
     fn faulty(fault: Arc<dyn Fault>) -> Self {
         Self::with(Disk::with_fault(fault))
     }
 
     fn with(disk: Disk) -> Self {
+        Self::with_engine(disk, &EngineConfig::default())
+    }
+
+    fn with_engine(disk: Disk, config: &EngineConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::start_on("gc", &EngineConfig::default(), disk).unwrap();
+        let engine = Engine::start_on("gc", config, disk).unwrap();
         let tasks = Registry::open(&dir.path().join("tasks"), Clock::system()).unwrap();
-        Self { engine, tasks, _dir: dir }
+        Self { engine, tasks, sim: None, _dir: dir }
     }
 }
 
@@ -85,6 +112,8 @@ struct Scene {
     store: Datastore,
     clock: Clock,
     tasks: Registry,
+    sim: Option<Sim>,
+    manner: Manner,
 }
 
 impl Scene {
@@ -94,14 +123,37 @@ impl Scene {
 
     async fn with(machine: &Machine, edit: impl FnOnce(&mut DatastoreConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let base = make_base(dir.path());
+        let base = match &machine.sim {
+            None => make_base(dir.path()),
+            Some(sim) => make_simulated_base(sim, dir.path()),
+        };
+        Self::at(machine, dir, base, edit).await
+    }
+
+    /// Of a datastore that is there.
+    async fn at(
+        machine: &Machine,
+        dir: tempfile::TempDir,
+        base: PathBuf,
+        edit: impl FnOnce(&mut DatastoreConfig),
+    ) -> Self {
         let clock = Clock::manual(EpochSecs(T0));
         let mut config = DatastoreConfig::new("store1".parse().unwrap(), &base);
         config.sync_level = SyncLevel::None;
         config.gc.reserve_bytes = 0;
         edit(&mut config);
         let store = Datastore::open(config, machine.engine.clone(), clock.clone()).await.unwrap();
-        Self { dir, base, store, clock, tasks: machine.tasks.clone() }
+        let scene = Self {
+            dir,
+            base,
+            store,
+            clock,
+            tasks: machine.tasks.clone(),
+            sim: machine.sim.clone(),
+            manner: Manner::Resume,
+        };
+        scene.set_time(T0);
+        scene
     }
 
     fn now(&self) -> i64 {
@@ -109,7 +161,15 @@ impl Scene {
     }
 
     fn pass_time(&self, secs: i64) {
-        self.clock.set(EpochSecs(self.now() + secs));
+        self.set_time(self.now() + secs);
+    }
+
+    /// Sets the clock, and that of a simulated disk.
+    fn set_time(&self, secs: i64) {
+        self.clock.set(EpochSecs(secs));
+        if let Some(sim) = &self.sim {
+            sim.set_time(secs);
+        }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -120,12 +180,18 @@ impl Scene {
     async fn insert(&self, n: u8) -> Inserted {
         let (digest, blob, size) = chunk(n);
         let inserted = self.store.insert_chunk(digest, blob, size).await.unwrap();
-        set_accessed(&self.path(&digest), self.now());
+        match &self.sim {
+            None => set_accessed(&self.path(&digest), self.now()),
+            Some(sim) => sim.set_accessed(&self.path(&digest), self.now()).unwrap(),
+        }
         inserted
     }
 
     fn has(&self, n: u8) -> bool {
-        self.path(&digest(n)).exists()
+        match &self.sim {
+            None => self.path(&digest(n)).exists(),
+            Some(sim) => Disk::simulated(sim, None).lstat(&self.path(&digest(n))).is_ok(),
+        }
     }
 
     /// The chunks that are there.
@@ -156,7 +222,7 @@ impl Scene {
         let task = self.task().await;
         let upid = task.upid().clone();
         let result = match begin(&self.store).await {
-            Ok(collection) => run(&self.store, Manner::Resume, collection, &task, std::future::pending()).await,
+            Ok(collection) => run(&self.store, self.manner, collection, &task, std::future::pending()).await,
             Err(e) => Err(e),
         };
         task.end(result.as_ref().map(drop).map_err(ToString::to_string)).await;

@@ -8,7 +8,7 @@ const PROGRESS: &str = ".ringvault-gc-progress";
 
 /// Counts the readings of chunk directories, and fails one of them.
 #[derive(Debug, Default)]
-struct Readings {
+pub(super) struct Readings {
     dirs: Mutex<Vec<String>>,
     fail: Mutex<Option<String>>,
 }
@@ -25,12 +25,12 @@ impl Fault for Readings {
 }
 
 impl Readings {
-    fn fail_at(&self, dir: &str) {
+    pub(super) fn fail_at(&self, dir: &str) {
         self.dirs.lock().clear();
         *self.fail.lock() = Some(dir.to_owned());
     }
 
-    fn take(&self) -> Vec<String> {
+    pub(super) fn take(&self) -> Vec<String> {
         let mut dirs = std::mem::take(&mut *self.dirs.lock());
         dirs.sort();
         dirs
@@ -177,7 +177,7 @@ async fn a_run_that_is_cut_off_anywhere_and_again_comes_to_its_end() {
             scene.insert(n).await;
         }
         scene.pass_time(30 * DAY);
-        let Scene { dir, base, store, clock, tasks: _ } = scene;
+        let Scene { dir, base, store, clock, .. } = scene;
         let config = (*store.config()).clone();
         drop(store);
         let mut kept = Some((dir, base));
@@ -187,7 +187,8 @@ async fn a_run_that_is_cut_off_anywhere_and_again_comes_to_its_end() {
             let fault = Countdown::new(at, libc::EIO, true);
             let machine = Machine::faulty(fault.clone());
             let store = Datastore::open(config.clone(), machine.engine.clone(), clock.clone()).await.unwrap();
-            let scene = Scene { dir, base, store, clock: clock.clone(), tasks: machine.tasks.clone() };
+            let (tasks, clock) = (machine.tasks.clone(), clock.clone());
+            let scene = Scene { dir, base, store, clock, tasks, sim: None, manner: Manner::Resume };
             fault.arm();
             let (result, log) = scene.try_collect().await;
             assert!((1..=5).all(|n| scene.has(n)), "cut off at {at}: {log:?}");
