@@ -245,6 +245,8 @@ async fn shown(store: &Datastore, context: &str) -> Shown {
         assert_eq!(files.len(), 3, "{context}: {files:?}");
         let reader = store.begin_reader(&root(), &state.snapshot).await.unwrap();
         reader.open_index(&name("disk.img.fidx")).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+        // Dropped, it would give its lock back behind, and the act that is to come could find it held.
+        reader.release().await;
     }
     let finished = states.iter().map(|state| state.finished).collect();
     let notes = store.notes(&root(), &first).await.ok();
