@@ -289,9 +289,9 @@ impl State {
         inodes.iter().map(bytes).sum()
     }
 
-    /// Makes durable what `is_flushed` says, and what came before it under the same names.
+    /// Makes durable what `is_flushed` says, what came before it under the same names, and the directories that it names something in.
     fn flush(&mut self, is_flushed: impl Fn(&Effect) -> bool) {
-        let mut names = std::collections::HashSet::new();
+        let (mut names, mut dirs) = (std::collections::HashSet::new(), std::collections::HashSet::new());
         let mut chosen = vec![false; self.pending.len()];
         for (n, record) in self.pending.iter().enumerate().rev() {
             let changed = match &record.effect {
@@ -299,8 +299,12 @@ impl State {
                 _ => &[],
             };
             let key = |change: &effect::NameChange| (change.dir, change.name.clone());
-            chosen[n] = is_flushed(&record.effect) || changed.iter().any(|change| names.contains(&key(change)));
+            let is_before = changed.iter().any(|change| names.contains(&key(change)));
+            let is_home =
+                matches!(&record.effect, Effect::Born { ino, body: tree::Body::Dir(_), .. } if dirs.contains(ino));
+            chosen[n] = is_flushed(&record.effect) || is_before || is_home;
             if chosen[n] {
+                dirs.extend(changed.iter().map(|change| change.dir));
                 names.extend(changed.iter().map(key));
             }
         }

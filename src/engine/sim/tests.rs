@@ -175,6 +175,20 @@ fn contents(sim: &Sim) -> BTreeMap<PathBuf, (FileKind, Vec<u8>)> {
     all
 }
 
+/// What a synced directory has given away lies in a new directory that nobody synced; once that one has its name, it is there.
+#[test]
+fn a_rename_into_a_new_directory_is_not_lost_by_a_sync_of_the_old_one() {
+    let sim = Sim::new(1_000);
+    let disk = Disk::simulated(&sim, None);
+    disk.mkdir(Path::new("/old"), 0o755).unwrap();
+    disk.syncfs(Path::new("/")).unwrap();
+    write(&disk, "/old/f", b"x").sync(SyncScope::All).unwrap();
+    disk.mkdir(Path::new("/new"), 0o755).unwrap();
+    disk.rename(Path::new("/old/f"), Path::new("/new/f")).unwrap();
+    disk.fsync_dir(Path::new("/old")).unwrap();
+    assert_eq!(contents(&sim.crash(Survival::Everything, 0)), contents(&sim));
+}
+
 fn write(disk: &Disk, path: &str, bytes: &[u8]) -> crate::engine::DiskFile {
     let file = disk.open_or_create(Path::new(path), 0o644).unwrap();
     file.write_all_at(bytes, 0).unwrap();
