@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn the_rings_workers_are_idle_for_jobs_alone() {
         let config = EngineConfig { choice: EngineChoice::Uring, ..EngineConfig::default() };
-        let engine = match Engine::start("prio", &config) {
+        let engine = match Engine::start("prio-ring", &config) {
             Ok(engine) => engine,
             Err(e) => return println!("skipped: {e}"),
         };
@@ -157,7 +157,7 @@ mod tests {
         ] {
             engine.stat(batch(class)).await.unwrap();
             // A worker that has just been made has its name for a moment; the first one is the thread.
-            let submitter = threads("uring:prio").into_iter().min().expect("its thread");
+            let submitter = threads("uring:prio-ring").into_iter().min().expect("its thread");
             assert_eq!(ioprio::of_thread(submitter).unwrap(), wanted, "{class:?}");
             for worker in threads(&format!("iou-wrk-{submitter}")) {
                 // It may end at any time.
