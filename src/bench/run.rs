@@ -150,16 +150,16 @@ fn check(plan: &[Job]) -> Result<()> {
     Ok(())
 }
 
+/// What there is to say of a path that is to be a directory.
 fn metadata(directory: &Path) -> Result<std::fs::Metadata> {
-    std::fs::metadata(directory).io_context(|| format!("directory {directory:?} cannot be used"))
+    let found = std::fs::metadata(directory).io_context(|| format!("directory {directory:?} cannot be used"))?;
+    if found.is_dir() { Ok(found) } else { Err(Error::invalid(format!("{directory:?} is no directory"))) }
 }
 
 fn check_directory(job: &Job) -> Result<()> {
     let directory = &job.directory;
-    if !metadata(directory)?.is_dir() {
-        return Err(Error::invalid(format!("{directory:?} is no directory")));
-    }
     if job.existing {
+        metadata(directory)?;
         let chunks = directory.join(crate::store::layout::CHUNKS_DIR);
         return if chunks.is_dir() {
             Ok(())
@@ -172,9 +172,7 @@ fn check_directory(job: &Job) -> Result<()> {
 
 /// A directory where something may be made.
 fn check_own(directory: &Path) -> Result<()> {
-    if !metadata(directory)?.is_dir() {
-        return Err(Error::invalid(format!("{directory:?} is no directory")));
-    }
+    metadata(directory)?;
     // Somebody else's datastore is no place for scratch data: its owner would find it there.
     if directory.join(crate::store::layout::CHUNKS_DIR).exists() {
         return Err(Error::invalid(format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dir_fd::DirFd;
-use super::disk::{FileKind, FileTime};
+use super::disk::{FileKind, FileMeta, FileTime};
 use super::priority::Urgency;
 use crate::clock::EpochSecs;
 
@@ -126,6 +126,13 @@ pub struct FileStat {
     pub accessed: EpochSecs,
     /// All zeros unless the batch asked for stamps.
     pub stamp: Stamp,
+}
+
+impl From<FileMeta> for FileStat {
+    /// With the stamp.
+    fn from(meta: FileMeta) -> Self {
+        Self { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed, stamp: meta.stamp() }
+    }
 }
 
 /// The answer to one check; an error is the kernel's number.

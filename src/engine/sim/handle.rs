@@ -44,8 +44,8 @@ impl SimHandle {
     pub(in crate::engine) fn file_stat(&self, name: &StatName, stamps: bool) -> StatResult {
         let path = Path::new(OsStr::from_bytes(name.as_c_str().to_bytes()));
         let meta = self.sim.stat(self.ino, path, true).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-        let stamp = if stamps { meta.stamp() } else { Stamp::default() };
-        Ok(FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed, stamp })
+        let stat = FileStat::from(meta);
+        Ok(if stamps { stat } else { FileStat { stamp: Stamp::default(), ..stat } })
     }
 
     pub(in crate::engine) fn open(&self, name: &Path) -> io::Result<Self> {

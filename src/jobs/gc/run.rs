@@ -66,7 +66,7 @@ pub async fn begin(store: &Datastore) -> Result<Collection> {
 }
 
 async fn begin_at(store: &Datastore, rate: Rate) -> Result<Collection> {
-    store.begin_collection_at(rate).await.map_err(|e| match e.kind() {
+    store.begin_collection(rate).await.map_err(|e| match e.kind() {
         Kind::Busy => e.context(format_args!("unable to start garbage collection on datastore '{}'", store.name())),
         _ => e,
     })

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::task::JoinHandle;
 
 use super::cutoff::{Cutoff, Verdict};
-use super::look::Look;
+use super::look::{Look, Next};
 use super::mark::{count, cut_off};
 use super::report::Swept;
 use super::resume::{self, Trail};
@@ -19,8 +19,7 @@ use crate::engine::FileStat;
 use crate::error::{Error, Result};
 use crate::store::layout::CHUNK_DIR_COUNT as DIRS;
 use crate::store::{
-    ChunkName, DirListing, DirNames, GcMethod as Method, KnownDir, LOOKED_AT_ONCE, LookedDir, Pass, Remains, Removed,
-    Unchanged,
+    ChunkName, DirListing, DirNames, GcMethod as Method, KnownDir, LookedDir, Pass, Remains, Removed, Unchanged,
 };
 use crate::task::Task;
 
@@ -62,11 +61,14 @@ struct Dir {
     known: Option<KnownDir>,
 }
 
-/// A directory whose turn comes.
+/// What came of directories, in their order, up to the first error.
+type SweptDirs = VecDeque<Result<(u16, Dir)>>;
+
+/// Directories whose turn comes.
 #[derive(Debug)]
 enum Work {
     Unchanged(Unchanged),
-    Read(JoinHandle<VecDeque<(u16, Result<Dir>)>>),
+    Read(JoinHandle<SweptDirs>),
 }
 
 /// Sweeps the directories of a pass, and adds what they had to `swept`. On an error no further directory is begun, and those that are begun
@@ -78,63 +80,39 @@ pub(super) async fn sweep(
     (swept, progress, trail, names): (&mut Swept, &mut Progress, &mut Trail<'_>, &mut DirNames),
 ) -> Result<()> {
     let dirs = pass.chunk_dirs().await?;
-    let mut look = Look::new(pass, &dirs, std::mem::take(&mut names.known), rule.method == Method::AccessTime);
+    let mut look = Look::new(pass, &dirs, std::mem::take(&mut names.known), rule.method);
     let mut absent = dirs.unmet.into_iter().peekable();
-    let at_once = match rule.method {
-        Method::Memory => 1,
-        Method::AccessTime => LOOKED_AT_ONCE,
-    };
     let now = names.now();
-    let begin = |prefixes: Vec<u16>| {
-        let (pass, rule) = (pass.clone(), rule.clone());
-        Work::Read(tokio::spawn(async move { sweep_dirs(&pass, &prefixes, &rule, now).await }))
-    };
     let (mut running, mut in_flight) = (VecDeque::new(), 0);
-    let mut done = VecDeque::new();
+    let mut done = SweptDirs::new();
     let mut failure = None;
     loop {
-        // Directories that follow one another, to be read in one piece of work.
-        let mut row = Vec::with_capacity(at_once);
         while failure.is_none() && in_flight < DIRS_IN_FLIGHT && running.len() < DIRS_WAITING {
-            let next = match look.next().await {
-                Ok(next) => next,
-                Err(e) => {
-                    row.clear();
-                    failure = Some(e);
-                    break;
+            match look.next().await {
+                Ok(Some(Next::Unchanged(unchanged))) => running.push_back(Work::Unchanged(unchanged)),
+                Ok(Some(Next::Read(prefixes))) => {
+                    let (pass, rule) = (pass.clone(), rule.clone());
+                    let dirs = tokio::spawn(async move { sweep_dirs(&pass, &prefixes, &rule, now).await });
+                    running.push_back(Work::Read(dirs));
+                    in_flight += 1;
                 }
-            };
-            let (is_last, unchanged) = match next {
-                Some((prefix, None)) => {
-                    row.push(prefix);
-                    (false, None)
-                }
-                Some((prefix, Some(unchanged))) => (true, Some((prefix, Work::Unchanged(unchanged)))),
-                None => (true, None),
-            };
-            let is_over = is_last && unchanged.is_none();
-            if let Some(first) = row.first().copied().filter(|_| is_last || row.len() == at_once) {
-                running.push_back((first, begin(std::mem::take(&mut row))));
-                in_flight += 1;
-            }
-            running.extend(unchanged);
-            if is_over {
-                break;
+                Ok(None) => break,
+                Err(e) => failure = Some(e),
             }
         }
         if done.is_empty() {
-            let Some((first, work)) = running.pop_front() else { break };
-            done = match work {
-                Work::Unchanged(unchanged) => [(first, Ok(Dir::of(unchanged, rule)))].into(),
-                Work::Read(dirs) => {
+            done = match running.pop_front() {
+                None => break,
+                Some(Work::Unchanged(unchanged)) => [Ok((unchanged.dir.prefix, Dir::of(unchanged, rule)))].into(),
+                Some(Work::Read(dirs)) => {
                     in_flight -= 1;
-                    dirs.await.unwrap_or_else(|e| [(first, Err(cut_off(e)))].into())
+                    dirs.await.unwrap_or_else(|e| [Err(cut_off(e))].into())
                 }
             };
         }
-        let Some((prefix, dir)) = done.pop_front() else { continue };
+        let Some(dir) = done.pop_front() else { continue };
         match dir {
-            Ok(dir) => {
+            Ok((prefix, dir)) => {
                 progress.tell(prefix, swept.chunks, &dir, task);
                 swept.add(&dir.swept);
                 if let (Some(known), None) = (&dir.known, &failure) {
@@ -216,28 +194,28 @@ fn percentage(dirs: u32) -> u32 {
     dirs * 100 / DIRS
 }
 
-/// What comes of directories that follow one another, in their order, up to the first error.
-async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule, now: Option<i64>) -> VecDeque<(u16, Result<Dir>)> {
-    let mut swept = VecDeque::with_capacity(prefixes.len());
-    let (looked, ended) = match rule.method {
+/// Sweeps directories that follow one another.
+async fn sweep_dirs(pass: &Pass, prefixes: &[u16], rule: &Rule, now: Option<i64>) -> SweptDirs {
+    let mut swept = SweptDirs::with_capacity(prefixes.len());
+    match rule.method {
         Method::Memory => {
             for prefix in prefixes {
-                swept.push_back((*prefix, sweep_dir(pass, *prefix, rule, now).await));
+                let dir = sweep_dir(pass, *prefix, rule, now).await;
+                swept.push_back(dir.map(|dir| (*prefix, dir)));
             }
-            return swept;
         }
-        Method::AccessTime => pass.look(prefixes, now).await,
-    };
-    for LookedDir { prefix, listing, stats } in looked {
-        let dir = judge(pass, rule, listing, stats).await;
-        let is_through = dir.is_ok();
-        swept.push_back((prefix, dir));
-        if !is_through {
-            return swept;
+        Method::AccessTime => {
+            let (looked, ended) = pass.look(prefixes, now).await;
+            for LookedDir { prefix, listing, stats } in looked {
+                let dir = judge(pass, rule, listing, stats).await;
+                swept.push_back(dir.map(|dir| (prefix, dir)));
+                if swept.back().is_some_and(Result::is_err) {
+                    return swept;
+                }
+            }
+            swept.extend(ended.err().map(Err));
         }
     }
-    let next = prefixes.get(swept.len());
-    swept.extend(next.zip(ended.err()).map(|(prefix, e)| (*prefix, Err(e))));
     swept
 }
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Pass, Run, Shared};
 use crate::clock::EpochSecs;
-use crate::engine::{Class, Disk, FileKind, FileMeta, FileStat, NamesBuffer, Stamp, StatBatch};
+use crate::engine::{Class, Disk, FileKind, FileStat, NamesBuffer, Stamp, StatBatch};
 use crate::error::Result;
 use crate::store::check::CHECK_BATCH_MAX;
 use crate::store::claims::Claim;
@@ -304,11 +304,7 @@ fn names(disk: &Disk, shared: &Shared, prefix: u16) -> Result<Names> {
 }
 
 pub(super) fn lstat(disk: &Disk, path: &std::path::Path) -> io::Result<FileStat> {
-    disk.lstat(path).map(|meta| file_stat(&meta))
-}
-
-pub(super) fn file_stat(meta: &FileMeta) -> FileStat {
-    FileStat { kind: meta.kind, size_bytes: meta.size_bytes, accessed: meta.accessed, stamp: Stamp::default() }
+    disk.lstat(path).map(FileStat::from)
 }
 
 fn remove_claimed(

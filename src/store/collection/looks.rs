@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::chunks::{ChunkName, DirListing, Remains, file_stat, list, lstat};
+use super::chunks::{ChunkName, DirListing, Remains, list, lstat};
 use super::{Pass, Shared};
 use crate::engine::{Disk, FileKind, FileStat};
 use crate::error::Result;
@@ -118,7 +118,7 @@ fn look_at(disk: &Disk, shared: &Shared, name: &ChunkName) -> Looked {
     let path = name.path(&shared.run.store.layout);
     // A chunk may be where a symbolic link leads to; what was set aside is what it is.
     let stat = match name.bad {
-        None => disk.stat(&path).map(|meta| file_stat(&meta)),
+        None => disk.stat(&path).map(FileStat::from),
         Some(_) => lstat(disk, &path),
     };
     match stat {

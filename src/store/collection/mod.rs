@@ -77,13 +77,9 @@ struct Shared {
 }
 
 impl Datastore {
-    /// Keeps other processes, and other collections of this one, from working on this datastore. Backups of this process go on.
-    pub async fn begin_collection(&self) -> Result<Collection> {
-        self.begin_collection_at(Rate::NONE).await
-    }
-
-    /// As [`Self::begin_collection`], with a rate of its own beside that of the datastore.
-    pub async fn begin_collection_at(&self, rate: Rate) -> Result<Collection> {
+    /// Keeps other processes, and other collections of this one, from working on this datastore. Backups of this process go on. `rate` holds beside that
+    /// of the datastore.
+    pub async fn begin_collection(&self, rate: Rate) -> Result<Collection> {
         let operation = self.begin_operation(Operation::Write)?;
         self.inner.checker.confirm_place(&self.inner.engine).await?;
         let exclusion = self.exclude_other_processes().await?;
